@@ -1,0 +1,1 @@
+"""Layercast connector: layer-by-layer KV streaming for vLLM."""

@@ -1,0 +1,1 @@
+"""Layercast operator: reconciles DisaggregatedLLM resources."""
