@@ -1,0 +1,3 @@
+from tests.cluster import binaries
+
+print(binaries.ensure())
