@@ -1,13 +1,13 @@
 """The command lines of a control plane, the same for the cluster and for a control plane that stands alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster import binaries
 from tests.cluster.client import Kubectl, answers_ready, write_kubeconfig
 from tests.cluster.pki import ADMIN, Pki, User
-from tests.cluster.process import Daemon
+from tests.cluster.process import Daemon, Prefix
 
 MANAGER = User("system:kube-controller-manager")
 SCHEDULER = User("system:kube-scheduler")
@@ -27,7 +27,7 @@ class Control:
     service_address: str
     users: Sequence[User] = ()
     apiserver_flags: Sequence[str] = ()
-    prefix: Sequence[str] = field(default=(), repr=False)
+    prefix: Prefix = tuple
 
     @property
     def pki(self) -> Pki:

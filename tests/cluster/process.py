@@ -7,7 +7,7 @@ other flags all read as "not running".
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,17 +15,21 @@ from tests.cluster import wait
 from tests.cluster.errors import ClusterError
 
 TAIL_BYTES = 4000
+Prefix = Callable[[], Sequence[str]]
 
 
 class Daemon:
-    """One process: its command line, its log, and the prefix (namespace, cgroup) that ends by executing it."""
+    """One process: its command line, its log, and the prefix (namespace, cgroup) that ends by executing it.
 
-    def __init__(self, name: str, argv: Sequence[str], *, folder: Path, prefix: Sequence[str] = ()) -> None:
+    The prefix is asked for at the start, since it may name a process that doesn't run before.
+    """
+
+    def __init__(self, name: str, argv: Sequence[str], *, folder: Path, prefix: Prefix = tuple) -> None:
         self.name = name
         self.argv = [str(part) for part in argv]
         self.log = folder / f"{name}.log"
         self._pid_file = folder / f"{name}.pid"
-        self._prefix = list(prefix)
+        self._prefix = prefix
         self._child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -44,7 +48,7 @@ class Daemon:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                [*self._prefix, *self.argv],
+                [*self._prefix(), *self.argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
