@@ -38,7 +38,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class Ask:
-    """One greedy completion of token ids. Equal salts share prefix-cache blocks, different ones never do."""
+    """One completion of token ids. Equal salts share prefix-cache blocks, different ones never do.
+
+    Always the most likely token. vLLM refuses `n` above 1 at temperature 0, so several choices are sampled from the one
+    best token; a fixed `seed` is no way out, since it kills vLLM 0.23's CPU engine when the prompt is split in chunks.
+    """
 
     prompt: tuple[int, ...]
     salt: str
@@ -46,7 +50,8 @@ class Ask:
     n: int = 1
 
     def body(self) -> dict[str, Any]:
-        return _common(self.salt, self.max_tokens, self.n) | {"prompt": list(self.prompt), "logprobs": 0}
+        sampling = {"temperature": 0} if self.n == 1 else {"n": self.n, "temperature": 1, "top_k": 1}
+        return _common(self.salt, self.max_tokens) | sampling | {"prompt": list(self.prompt), "logprobs": 0}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class AskChat:
 
     def body(self) -> dict[str, Any]:
         messages = [{"role": role, "content": content} for role, content in self.messages]
-        return _common(self.salt, self.max_tokens, 1) | {"messages": messages, "logprobs": True, "top_logprobs": 0}
+        wanted = {"messages": messages, "temperature": 0, "logprobs": True, "top_logprobs": 0}
+        return _common(self.salt, self.max_tokens) | wanted
 
 
 class Client:
@@ -82,7 +88,8 @@ class Client:
         """The stream's parts as they come; leaving the loop early is a client that disconnects."""
         body = ask.body() | {"stream": True, "stream_options": {"include_usage": True}}
         async with self._http.stream("POST", _path(ask), json=body) as response:
-            response.raise_for_status()
+            if response.status_code != httpx.codes.OK:
+                raise RuntimeError(f"{response.status_code}: {(await response.aread()).decode()}")
             async for line in response.aiter_lines():
                 if line.startswith("data: ") and line != "data: [DONE]":
                     yield json.loads(line.removeprefix("data: "))
@@ -108,13 +115,11 @@ def _path(ask: Ask | AskChat) -> str:
     return CHAT if isinstance(ask, AskChat) else COMPLETIONS
 
 
-def _common(salt: str, max_tokens: int, n: int) -> dict[str, Any]:
+def _common(salt: str, max_tokens: int) -> dict[str, Any]:
     return {
         "model": SERVED_NAME,
         "cache_salt": salt,
         "max_tokens": max_tokens,
-        "n": n,
-        "temperature": 0,
         "ignore_eos": True,
         "return_token_ids": True,
     }
@@ -124,7 +129,9 @@ def _reply(parts: Sequence[dict[str, Any]]) -> Reply:
     choices = [choice for part in parts for choice in part["choices"]]
     answers = [_answer([c for c in choices if c["index"] == index]) for index in sorted({c["index"] for c in choices})]
     usage = next(part["usage"] for part in reversed(parts) if part.get("usage"))
-    transfer: dict[str, Any] = next((part["kv_transfer_params"] for part in parts if part.get("kv_transfer_params")), {})
+    transfer: dict[str, Any] = next(
+        (part["kv_transfer_params"] for part in parts if part.get("kv_transfer_params")), {}
+    )
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     return Reply(tuple(answers), usage["prompt_tokens"], cached, transfer, len(parts))
 
