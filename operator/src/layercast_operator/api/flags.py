@@ -75,7 +75,9 @@ SHORT_FLAGS: dict[str, str] = {
     "r": "node-rank",
 }
 
-OWNED_ENV: frozenset[str] = frozenset({"VLLM_HOST_IP", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_OFFLINE"})
+OWNED_ENV: frozenset[str] = frozenset(
+    {"VLLM_HOST_IP", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_OFFLINE", "HF_HOME"}
+)
 
 
 def owned_flag(arg: str) -> str | None:

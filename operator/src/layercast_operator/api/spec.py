@@ -34,36 +34,36 @@ class OnPrefillFailure(Enum):
     FAIL = "Fail"
 
 
-class KeyRef(Struct):
+class KeyRef(Struct, frozen=True):
     """A key of a Secret or ConfigMap of the namespace: handed to pods, never read here."""
 
     name: str
     key: str
 
 
-class LocalRef(Struct):
+class LocalRef(Struct, frozen=True):
     name: str
 
 
-class Model(Struct):
+class Model(Struct, frozen=True):
     uri: str
     revision: str | None = None
     served_name: str | None = None
     token_secret_ref: KeyRef | None = None
 
 
-class EnvSource(Struct):
+class EnvSource(Struct, frozen=True):
     secret_key_ref: KeyRef | None = None
     config_map_key_ref: KeyRef | None = None
 
 
-class EnvVar(Struct):
+class EnvVar(Struct, frozen=True):
     name: str
     value: str | None = None
     value_from: EnvSource | None = None
 
 
-class Engine(Struct):
+class Engine(Struct, frozen=True):
     args: tuple[str, ...] = ()
     env: tuple[EnvVar, ...] = ()
     max_model_len: int | None = None
@@ -71,7 +71,7 @@ class Engine(Struct):
     kv_cache_dtype: str | None = None
 
 
-class Timeouts(Struct):
+class Timeouts(Struct, frozen=True):
     """Bounds in seconds; None leaves the connector's default."""
 
     dispatch_seconds: int | None = None
@@ -82,30 +82,31 @@ class Timeouts(Struct):
     transfer_seconds: int | None = None
 
 
-class Connector(Struct):
+class Connector(Struct, frozen=True):
     layer_sync: LayerSync = LayerSync.RELOCATED
     lookahead: Annotated[int, Meta(ge=0, le=2)] = 1
     min_remote_tokens: Annotated[int, Meta(ge=1)] = 64
     on_prefill_failure: OnPrefillFailure = OnPrefillFailure.RECOMPUTE
+    report_in_response: bool = False
     timeouts: Timeouts = Timeouts()
 
 
-class Parallelism(Struct):
+class Parallelism(Struct, frozen=True):
     tensor: Annotated[int, Meta(ge=1, le=64)] = 1
 
 
-class Resources(Struct):
+class Resources(Struct, frozen=True):
     requests: Quantities = field(default_factory=dict)
     limits: Quantities = field(default_factory=dict)
 
 
-class Scheduling(Struct):
+class Scheduling(Struct, frozen=True):
     node_selector: dict[str, str] = field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
     affinity: dict[str, Any] | None = None
 
 
-class RoleSpec(Struct):
+class RoleSpec(Struct, frozen=True):
     replicas: Annotated[int, Meta(ge=0, le=512)] = 1
     parallelism: Parallelism = Parallelism()
     resources: Resources = field(default_factory=Resources)
@@ -113,12 +114,12 @@ class RoleSpec(Struct):
     engine_args: tuple[str, ...] = ()
 
 
-class Endpoint(Struct):
+class Endpoint(Struct, frozen=True):
     service_type: str = "ClusterIP"
     port: Annotated[int, Meta(ge=1, le=65535)] = 8000
 
 
-class Spec(Struct):
+class Spec(Struct, frozen=True):
     model: Model
     platform: str
     image: str | None = None

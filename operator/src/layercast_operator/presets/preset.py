@@ -13,13 +13,13 @@ from layercast_operator.api.decode import Struct
 from layercast_operator.api.spec import Resources, Role
 
 
-class Accelerator(Struct):
+class Accelerator(Struct, frozen=True):
     """The extended resource that a pod asks for, one per tensor parallel rank."""
 
     resource_name: str
 
 
-class HostFile(Struct):
+class HostFile(Struct, frozen=True):
     """A file or folder of the node that the engine needs, mounted read-only at the same path.
 
     `root` is a folder that every node has, so that the mount itself never fails and the preflight can say
@@ -34,12 +34,12 @@ class HostFile(Struct):
         return f"{self.root}/{self.path}"
 
 
-class Ports(Struct):
+class Ports(Struct, frozen=True):
     http: int
     control: int
 
 
-class HostPorts(Struct):
+class HostPorts(Struct, frozen=True):
     """Ports by role, so that roles can share a node's network."""
 
     prefill: Ports = Ports(http=8100, control=36500)
@@ -49,7 +49,7 @@ class HostPorts(Struct):
 POD_PORTS = Ports(http=8000, control=36000)
 
 
-class Preset(Struct):
+class Preset(Struct, frozen=True):
     image: str
     mooncake_protocol: str
     image_pull_policy: str = "IfNotPresent"
