@@ -10,6 +10,8 @@ from tests.engines.env import ROOT
 from tests.engines.fleet import ConnectorChoice, Pair, PairSpec
 from tests.engines.flips import VARIABLE, FlipOrder
 
+# How long a prefill engine that hangs is waited for; longer than the queue of any test takes.
+TIMEOUTS = {"first_layer": 30.0}
 LOGS = ROOT / "out" / "engines" / "e2e"
 
 
@@ -32,7 +34,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, flip_order:
         module="tests.engines.corrupting",
         env={"PYTHONPATH": str(ROOT), VARIABLE: str(flip_order.path)},
     )
-    spec = PairSpec(tiny_model, tmp_path_factory.mktemp("pair"), LOGS, connector=corrupting)
+    folder = tmp_path_factory.mktemp("pair")
+    spec = PairSpec(tiny_model, folder, LOGS, connector=corrupting, settings={"timeouts": TIMEOUTS})
     with Pair(spec) as started:
         started.wait_remote_ready()
         yield started

@@ -10,14 +10,17 @@ from tests.engines.flips import Flip, FlipOrder
 pytestmark = pytest.mark.engine
 
 PROMPT = tuple(100 + 7 * position % 1900 for position in range(300))
-FLIPS = [
-    pytest.param(Flip(layer=0, block=0, number=0), id="first layer, first block"),
-    pytest.param(Flip(layer=3, block=9, number=777), id="middle layer, middle block"),
-    pytest.param(Flip(layer=7, block=17, number=4095), id="last layer, last whole block"),
-]
+LAYERS = 8
+WHOLE_BLOCKS = 18
+FLOATS = 4096  # of a block in one layer: 4 heads, 16 tokens, K and V of 32 each
 
 
-@pytest.mark.parametrize("flip", FLIPS)
+def flip_in(layer: int) -> Flip:
+    """From the first block in the first layer to the last in the last, in K and V of every head."""
+    return Flip(layer, block=layer * (WHOLE_BLOCKS - 1) // (LAYERS - 1), number=layer * 1231 % FLOATS)
+
+
+@pytest.mark.parametrize("flip", [pytest.param(flip_in(layer), id=f"layer {layer}") for layer in range(LAYERS)])
 async def test_one_flipped_exponent_byte_is_noticed(pair: Pair, flip_order: FlipOrder, flip: Flip) -> None:
     async with Client(pair.prefill.url) as prefill:
         local = await prefill.ask(Ask(PROMPT, pair.salt()))
