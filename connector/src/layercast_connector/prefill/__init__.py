@@ -1,0 +1,1 @@
+"""The prefill side: what is pushed when, and the threads that push it."""
