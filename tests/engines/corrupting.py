@@ -17,7 +17,7 @@ FLOAT_BYTES = 4
 EXPONENT_BYTE = 3  # the highest one, little-endian
 
 
-class CorruptingConnector(LayercastConnector):  # type: ignore[misc]
+class CorruptingConnector(LayercastConnector):
     """Exact until told otherwise."""
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
@@ -28,7 +28,9 @@ class CorruptingConnector(LayercastConnector):  # type: ignore[misc]
 
 
 def _corrupt_arrivals(connector: Any, caches: Sequence[Any], order: FlipOrder) -> None:
-    worker = connector.worker
+    worker = connector._decode_worker
+    if worker is None:
+        return  # a prefill engine
     arrived = worker._on_arrived
 
     def on_arrived(req_id: str, block_ids: Any) -> None:

@@ -60,7 +60,7 @@ async def test_a_streaming_completion_equals_a_whole_one_and_comes_in_parts(pair
 
 
 async def test_forty_prefills_are_in_flight_at_once(pair: Pair) -> None:
-    asks = make_asks(pair, [1000 + 11 * i for i in range(IN_FLIGHT)])
+    asks = make_asks(pair, [200 + 9 * i for i in range(IN_FLIGHT)])
     before = pair.decode.metrics()
 
     async def all_there() -> bool:
