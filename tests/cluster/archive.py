@@ -3,6 +3,7 @@
 A 6 GB image whose last layer changed is loaded in the time that this layer takes.
 """
 
+import hashlib
 import io
 import json
 import tarfile
@@ -25,6 +26,15 @@ class Image:
 
     name: str
     digest: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer's blob, and the chain that names the file system made of it and of all layers below it."""
+
+    digest: str
+    chain: str
+    parent: str | None
 
 
 class Archive:
@@ -61,6 +71,22 @@ class Archive:
         manifests = self._index["manifests"]
         return [Image(one["annotations"][CONTAINERD_NAME_ANNOTATION], one["digest"]) for one in manifests]
 
+    @property
+    def layers(self) -> list[Layer]:
+        """Of all its images, each image's lowest layer first."""
+        return [layer for image in self.images for layer in self._layers(image)]
+
+    def _layers(self, image: Image) -> list[Layer]:
+        manifest = self._blob(image.digest)
+        diff_ids = self._blob(manifest["config"]["digest"])["rootfs"]["diff_ids"]
+        digests = [layer["digest"] for layer in manifest["layers"]]
+        chains = _chains(diff_ids)
+        return [Layer(*layer) for layer in zip(digests, chains, [None, *chains[:-1]], strict=True)]
+
+    def _blob(self, digest: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self._read(BLOBS + digest.replace(":", "/", 1)))
+        return content
+
     def copy_without(self, is_there: Callable[[str], bool], to: IO[bytes]) -> None:
         """Writes the archive to a stream, without the blobs whose digest is there already."""
         with tarfile.open(self.path, "r:") as archive, tarfile.open(fileobj=to, mode="w|") as shorter:
@@ -74,6 +100,15 @@ class Archive:
             named = tarfile.TarInfo("index.json")
             named.size = len(index)
             shorter.addfile(named, io.BytesIO(index))
+
+
+def _chains(diff_ids: list[str]) -> list[str]:
+    """Chain identifiers as the OCI image specification defines them."""
+    chains: list[str] = []
+    for diff_id in diff_ids:
+        below = f"{chains[-1]} {diff_id}".encode() if chains else b""
+        chains.append(f"sha256:{hashlib.sha256(below).hexdigest()}" if below else diff_id)
+    return chains
 
 
 def full_name(name: str) -> str:

@@ -125,7 +125,9 @@ def _await_nodes(nodes: Sequence[Node]) -> None:
 
 
 def _is_ready(kubectl: Kubectl, node: Node) -> bool:
+    """Its last word may be of before a crash, so the kubelet has to answer now as well."""
     with suppress(ClusterError):  # it has not registered yet
+        kubectl("get", "--raw", f"/api/v1/nodes/{node.name}/proxy/healthz", timeout_s=5)
         found = json.loads(kubectl("get", "node", node.name, "-o", "json"))
         conditions = {one["type"]: one["status"] for one in found["status"].get("conditions", ())}
         return conditions.get("Ready") == "True"
