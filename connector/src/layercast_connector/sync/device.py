@@ -25,8 +25,8 @@ class Stream(Protocol):
     def record(self) -> Event:
         """An event behind everything that is queued now."""
 
-    def synchronize(self) -> None:
-        """Blocks until everything that is queued, now or meanwhile, is done."""
+    def whole(self) -> Event:
+        """An "event" that waits for whatever this stream holds at the moment of waiting, from any thread."""
 
 
 class CompletedEvent:
@@ -47,23 +47,9 @@ class CpuStream:
         """A completed event."""
         return CompletedEvent()
 
-    def synchronize(self) -> None:
-        """Returns at once."""
-
-
-class WholeStream:
-    """An "event" that waits for the whole stream at the moment of waiting: what `sender_stream` does."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    def wait(self) -> None:
-        """Waits for everything that the stream holds by now."""
-        self._stream.synchronize()
-
-    def done(self) -> bool:
-        """Unknown without waiting."""
-        return False
+    def whole(self) -> Event:
+        """A completed event."""
+        return CompletedEvent()
 
 
 class _TorchEvent:
@@ -75,6 +61,17 @@ class _TorchEvent:
 
     def done(self) -> bool:
         return bool(self._event.query())
+
+
+class _WholeTorchStream:
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def wait(self) -> None:
+        self._stream.synchronize()
+
+    def done(self) -> bool:
+        return False  # unknown without waiting
 
 
 class TorchStream:
@@ -89,9 +86,9 @@ class TorchStream:
         event.record()
         return _TorchEvent(event)
 
-    def synchronize(self) -> None:
-        """Waits for the current stream."""
-        self._module.current_stream().synchronize()
+    def whole(self) -> Event:
+        """The stream that is current in the calling thread; in the sender's own thread that would be another one."""
+        return _WholeTorchStream(self._module.current_stream())
 
 
 def stream_for(device_type: str) -> Stream:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 
-from layercast_connector.sync.device import Event, Stream, WholeStream
+from layercast_connector.sync.device import Event, Stream
 
 Release = Callable[[int, Event | None], None]
 """(layer index, event that the sender must still wait on, or None) → the layer is the sender's."""
@@ -78,7 +78,7 @@ class LayerGate:
         elif self._strategy is Strategy.SENDER_EVENT:
             self._hand_over(index, self._stream.record())
         else:
-            self._hand_over(index, WholeStream(self._stream))
+            self._hand_over(index, self._stream.whole())
 
     def reach(self, layer: str) -> None:
         """`wait_for_layer_load`: the model is about to queue this layer; earlier ones are waited for and released."""
