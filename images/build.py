@@ -46,7 +46,7 @@ def _write_base(spec: ImageSpec, cache: Path, archive: Path, key: str) -> oci.Re
     oci.Record.path(archive).unlink(missing_ok=True)
     with ExitStack() as stack:
         fills = _base_fills(spec, cache, stack)
-        with tools.step(f"{spec.name}: {len(fills)} lower layers"), archive.open("wb") as file:
+        with tools.step(f"{spec.name}: {len(fills)} lower layers"), archive.open("w+b") as file:
             layers = tuple(oci.add_layer(file, fill) for fill in fills)
             record = oci.Record(key, file.tell(), layers)
     record.write(archive)
@@ -77,7 +77,7 @@ def _write_ours(spec: ImageSpec, archive: Path, record: oci.Record) -> str:
     return manifest
 
 
-def _our_layers(spec: ImageSpec) -> list[tuple[oci.Blob, bytes]]:
+def _our_layers(spec: ImageSpec) -> list[bytes]:
     if spec.project is None:
         return []
     buffer = io.BytesIO()
@@ -85,8 +85,7 @@ def _our_layers(spec: ImageSpec) -> list[tuple[oci.Blob, bytes]]:
         add_wheel(tar, build_wheel(spec.project))
         if spec.tiny_model:
             _add_model(tar)
-    data = buffer.getvalue()
-    return [(oci.blob_of(data), data)]
+    return [buffer.getvalue()]
 
 
 def _add_model(tar: tarfile.TarFile) -> None:

@@ -28,7 +28,7 @@ _OS_DROP = (
     "usr/share/locale/*",
     "usr/share/man/*",
 )
-_VENV_DROP = ("bin/activate*", "bin/deactivate*", ".gitignore", ".lock", "CACHEDIR.TAG")
+_VENV_DROP = ("bin/activate*", "bin/*.bat", ".gitignore", ".lock", "CACHEDIR.TAG")
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
