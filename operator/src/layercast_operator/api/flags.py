@@ -31,15 +31,6 @@ OWNED_FLAGS: dict[str, str] = {
     "kv-transfer-config": "the connector is configured by spec.connector",
     "tensor-parallel-size": _PARALLEL,
     "pipeline-parallel-size": _PARALLEL,
-    "data-parallel-size": _PARALLEL,
-    "data-parallel-size-local": _PARALLEL,
-    "data-parallel-rank": _PARALLEL,
-    "data-parallel-start-rank": _PARALLEL,
-    "data-parallel-address": _PARALLEL,
-    "data-parallel-rpc-port": _PARALLEL,
-    "data-parallel-backend": _PARALLEL,
-    "data-parallel-hybrid-lb": _PARALLEL,
-    "data-parallel-external-lb": _PARALLEL,
     "decode-context-parallel-size": _PARALLEL,
     "prefill-context-parallel-size": _PARALLEL,
     "nnodes": _PARALLEL,
@@ -51,10 +42,10 @@ OWNED_FLAGS: dict[str, str] = {
     "block-size": "set engine.blockSize instead: both roles must agree",
     "kv-cache-dtype": "set engine.kvCacheDtype instead: both roles must agree",
     "api-key": _TLS,
-    "ssl-keyfile": _TLS,
-    "ssl-certfile": _TLS,
-    "ssl-ca-certs": _TLS,
 }
+
+# Beginnings of long names: every flag that starts so is owned.
+OWNED_FAMILIES: dict[str, str] = {"data-parallel-": _PARALLEL, "ssl-": _TLS}
 
 # Short name without its dash → the long name that it stands for.
 SHORT_FLAGS: dict[str, str] = {
@@ -91,10 +82,11 @@ def owned_flag(arg: str) -> str | None:
 
 def _owned_long(text: str) -> str | None:
     name = text.split("=", 1)[0].split(".", 1)[0].replace("_", "-")
-    if name in OWNED_FLAGS:
+    if not name:
+        return None
+    if name in OWNED_FLAGS or any(name.startswith(family) for family in OWNED_FAMILIES):
         return name
-    abbreviated = [flag for flag in OWNED_FLAGS if name and flag.startswith(name)]
-    return abbreviated[0] if abbreviated else None
+    return next((flag for flag in (*OWNED_FLAGS, *OWNED_FAMILIES) if flag.startswith(name)), None)
 
 
 def _owned_short(text: str) -> str | None:
@@ -107,10 +99,16 @@ def _owned_short(text: str) -> str | None:
     return None
 
 
+def why_owned(flag: str) -> str:
+    """What to do instead of setting an owned flag (long name)."""
+    reasons = (why for family, why in OWNED_FAMILIES.items() if flag.startswith(family))
+    return OWNED_FLAGS.get(flag) or next(reasons)
+
+
 def refused_args(where: str, args: Iterable[str]) -> list[str]:
     """One sentence for each argument that the operator owns."""
     owned = ((arg, owned_flag(arg)) for arg in args)
-    return [f"{where}: remove {arg!r}: {OWNED_FLAGS[flag]}" for arg, flag in owned if flag is not None]
+    return [f"{where}: remove {arg!r}: {why_owned(flag)}" for arg, flag in owned if flag is not None]
 
 
 def refused_env(where: str, names: Iterable[str]) -> list[str]:
@@ -119,7 +117,11 @@ def refused_env(where: str, names: Iterable[str]) -> list[str]:
 
 
 def cel_pattern() -> str:
-    """The regular expression of the CRD's CEL rule: every spelling but abbreviations."""
-    longs = "|".join(flag.replace("-", "[-_]") for flag in OWNED_FLAGS)
-    shorts = "|".join(SHORT_FLAGS)
-    return f"^(--({longs})([=.].*)?|-({shorts})(=.*)?)$"
+    """The regular expression of the CRD's CEL rule: every spelling but abbreviations.
+
+    Short, because the cost limit of CEL grows with it: `.` stands for `-` or `_`.
+    """
+    longs = "|".join(flag.replace("-", ".") for flag in OWNED_FLAGS)
+    families = "|".join(family.replace("-", ".") for family in OWNED_FAMILIES)
+    shorts = "|".join(short for short in SHORT_FLAGS if not short.startswith("dp"))
+    return f"^(--(({longs})([=.].*)?|({families}).*)|-({shorts}|dp.?)(=.*)?)$"

@@ -84,7 +84,7 @@ class Api:
             query["labelSelector"] = MANAGED_SELECTOR
         while True:
             page = await self._call("GET", f"{kind.path(namespace)}?{urlencode(query)}", accept=_METADATA_LIST)
-            for item in page["items"]:
+            for item in page["items"] or []:  # null when there are none
                 yield item["metadata"]["uid"]
             token = page["metadata"].get("continue")
             if not token:
@@ -107,7 +107,7 @@ class Api:
         if 200 <= answer.status < 300:
             result: Manifest = json.loads(text)
             return result
-        raise _failure(answer.status, f"{_reason(text)}")
+        raise _failure(answer.status, _reason(text))
 
 
 def _apply_path(id: ObjectId, subresource: str = "") -> str:

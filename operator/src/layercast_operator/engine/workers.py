@@ -19,13 +19,11 @@ class Workers:
         self._metrics = metrics
         self._count = count
 
-    async def run(self, leading: asyncio.Event) -> None:
-        await leading.wait()
-        async with asyncio.TaskGroup() as group:
-            for number in range(self._count):
-                group.create_task(self._work(), name=f"worker-{number}")
+    def start(self, group: asyncio.TaskGroup, leading: asyncio.Event) -> list[asyncio.Task[None]]:
+        return [group.create_task(self._work(leading), name=f"worker-{number}") for number in range(self._count)]
 
-    async def _work(self) -> None:
+    async def _work(self, leading: asyncio.Event) -> None:
+        await leading.wait()
         while True:
             key = await self._queue.take()
             try:

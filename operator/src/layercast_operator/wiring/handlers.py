@@ -24,7 +24,7 @@ _IDLE_S = 0.2  # kopf keeps a task per object for this long after its last event
 def registry(store: Store, queue: WorkQueue[Key], sweeper: Sweeper) -> kopf.OperatorRegistry:
     """Our own: the default one is global, and a test or a library could add to it."""
     own = kopf.OperatorRegistry()
-    kopf.on.login(registry=own)(_login)  # type: ignore[arg-type]
+    kopf.on.login(registry=own)(_login)
     for kind in (RESOURCE, *CHILD_KINDS):
         handler = _handler(kind, store, queue, sweeper)
         kopf.on.event(kind.group, kind.version, kind.plural, registry=own, id=kind.plural)(handler)

@@ -1,5 +1,7 @@
 """Health and metrics over HTTP. Answers as long as the event loop turns; anything worse ends the process."""
 
+import asyncio
+
 from aiohttp import web
 
 from layercast_operator.api.observed import Key
@@ -8,12 +10,13 @@ from layercast_operator.engine.queue import WorkQueue
 from layercast_operator.wiring.config import Http
 
 
-def application(metrics: Metrics, queue: WorkQueue[Key]) -> web.Application:
+def application(metrics: Metrics, queue: WorkQueue[Key], leading: asyncio.Event) -> web.Application:
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def render(_: web.Request) -> web.Response:
         metrics.queue_depth.set(len(queue))
+        metrics.leader.set(leading.is_set())
         return web.Response(body=metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     app = web.Application()

@@ -17,6 +17,7 @@ import kopf
 from kubernetes.aio import config as client_config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from layercast_operator.api.kinds import OPERATOR_NAME
 from layercast_operator.api.observed import Key
 from layercast_operator.engine.apply import Api
 from layercast_operator.engine.lease import LeadershipLost, Lease
@@ -46,7 +47,12 @@ def main(argv: list[str] | None = None) -> None:
     try:
         asyncio.run(run(config, root_secret))
     except* LeadershipLost as lost:
-        sys.exit(f"layercast-operator: {lost.exceptions[0]}")
+        _log.error("ending: %s", lost.exceptions[0])
+        sys.exit(1)
+    except* Exception as failed:
+        for each in failed.exceptions:
+            _log.critical("ending after an error", exc_info=each)
+        sys.exit(1)
 
 
 @dataclass(frozen=True)
@@ -80,20 +86,19 @@ async def run(config: Config, root_secret: bytes) -> None:
         client = await stack.enter_async_context(await _client())
         parts = assemble(config, root_secret, client)
         stack.push_async_callback(parts.lease.release)
-        server = await http.serve(http.application(parts.metrics, parts.queue), config.http)
+        leading = asyncio.Event()
+        server = await http.serve(http.application(parts.metrics, parts.queue, leading), config.http)
         stack.push_async_callback(server.cleanup)
-        await _run_until_the_first_ends(parts, config)
+        await _run_until_the_first_ends(parts, config, leading)
 
 
-async def _run_until_the_first_ends(parts: Parts, config: Config) -> None:
-    leading = asyncio.Event()
-    # kopf ends on a signal and cancels what was started after it, so it is started last.
+async def _run_until_the_first_ends(parts: Parts, config: Config, leading: asyncio.Event) -> None:
+    # At its end kopf waits for every task that was made after its start, so it is started last.
     async with asyncio.TaskGroup() as group:
         others = [
             group.create_task(parts.lease.run(leading), name="lease"),
-            group.create_task(parts.workers.run(leading), name="workers"),
             group.create_task(parts.sweeper.run(), name="sweeper"),
-            group.create_task(_mark_leader(parts.metrics, leading), name="leader metric"),
+            *parts.workers.start(group, leading),
         ]
         await _watch(parts, config)
         for task in others:
@@ -110,11 +115,6 @@ async def _watch(parts: Parts, config: Config) -> None:
     )
 
 
-async def _mark_leader(metrics: Metrics, leading: asyncio.Event) -> None:
-    await leading.wait()
-    metrics.leader.set(1)
-
-
 async def _client() -> ApiClient:
     configuration = Configuration()
     configuration.retries = False  # retries are the queue's
@@ -122,7 +122,9 @@ async def _client() -> ApiClient:
         client_config.load_incluster_config(configuration)
     except client_config.ConfigException:
         await client_config.load_kube_config(client_configuration=configuration, persist_config=False)
-    return ApiClient(configuration)
+    client = ApiClient(configuration)
+    client.user_agent = OPERATOR_NAME
+    return client
 
 
 if __name__ == "__main__":
