@@ -22,6 +22,7 @@ from layercast_connector.decode.scheduler import DecodeScheduler
 from layercast_connector.decode.steps import DecodeStep
 from layercast_connector.decode.worker import DecodeWorker
 from layercast_connector.engine import build, facts
+from layercast_connector.engine.logs import join_vllm_logging
 from layercast_connector.engine.stats import LayercastPromMetrics, LayercastStats
 from layercast_connector.prefill.scheduler import PrefillScheduler
 from layercast_connector.prefill.steps import PrefillStep
@@ -65,6 +66,7 @@ class LayercastConnector(KVConnectorBase_V1):
 
     def __init__(self, vllm_config: VllmConfig, role: KVConnectorRole, kv_cache_config: Any) -> None:
         super().__init__(vllm_config, role, kv_cache_config)
+        join_vllm_logging()
         transfer = vllm_config.kv_transfer_config
         self._settings = parse_settings(transfer.kv_connector_extra_config, transfer.kv_load_failure_policy)
         self._tally = metrics.Tally()
