@@ -31,11 +31,19 @@ async def remote_answer(pair: Pair) -> Reply:
     return reply
 
 
+def warnings(pair: Pair) -> list[str]:
+    """The connector's own warnings in decode's log."""
+    lines = pair.decode.process.log.read_text(errors="replace").splitlines()
+    return [line for line in lines if "WARNING" in line and "Remote prefill" in line]
+
+
 async def test_a_prefill_engine_that_hangs_is_done_without(remote_answer: Reply, paused_prefill: Pair) -> None:
+    warned = len(warnings(paused_prefill))
     reply, counted = await ask_decode(paused_prefill)
     assert difference("local", remote_answer, reply).worst <= 1e-4
     assert (counted.total(REMOTE), counted.total(LOCAL)) == (0, 1)
     assert list(counted.by(LOCAL, "reason").values()) == [1]
+    assert len(warnings(paused_prefill)) == warned + 1
 
 
 async def test_a_prefill_engine_that_is_gone_is_done_without(remote_answer: Reply, dead_prefill: Pair) -> None:
