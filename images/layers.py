@@ -13,7 +13,7 @@ Fill = Callable[[tarfile.TarFile], None]
 Keep = Callable[[str], bool]
 
 # Debian's own slim images leave out the same: documentation (licences stay), and what apt and debootstrap leave behind.
-_OS_DROP = (
+OS_DROP = (
     "dev/*",
     "proc/*",
     "sys/*",
@@ -28,7 +28,7 @@ _OS_DROP = (
     "usr/share/locale/*",
     "usr/share/man/*",
 )
-_VENV_DROP = ("bin/activate*", "bin/*.bat", ".gitignore", ".lock", "CACHEDIR.TAG")
+VENV_DROP = ("bin/activate*", "bin/*.bat", ".gitignore", ".lock", "CACHEDIR.TAG")
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
@@ -44,11 +44,11 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
 def keep_os(path: str) -> bool:
     if path.startswith("usr/share/doc/"):
         return path.count("/") == 3 or path.endswith("/copyright")
-    return not matches(path, _OS_DROP)
+    return not matches(path, OS_DROP)
 
 
 def keep_venv(path: str) -> bool:
-    return not matches(path, _VENV_DROP)
+    return not matches(path, VENV_DROP)
 
 
 def add_tree(tar: tarfile.TarFile, root: Path, at: str, keep: Keep, *, ours: bool) -> None:

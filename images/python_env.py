@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import io
 import os
+import platform
 import shutil
 import sys
 import tarfile
@@ -16,8 +17,9 @@ from tempfile import TemporaryDirectory
 
 from images import tools
 from images.layers import add_file, add_tree, keep_venv, matches
-from images.spec import PYTHON, REPO, SITE_PACKAGES, VENV, ImageSpec
+from images.spec import GLIBC, PYTHON, REPO, SITE_PACKAGES, SUITE, VENV, ImageSpec
 
+_PYTHON_NAME = f"python{PYTHON[0]}.{PYTHON[1]}"
 _SCRIPT = """#!/{venv}/bin/python3
 import sys
 
@@ -30,8 +32,6 @@ sys.exit({function}())
 @contextmanager
 def locked_env(spec: ImageSpec, cache: Path) -> Iterator[Path]:
     """A folder that holds opt/venv as the image will; removed afterwards (its files are links into uv's cache)."""
-    if sys.version_info[:2] != PYTHON:
-        raise tools.BuildError(f"images are built with Python {PYTHON[0]}.{PYTHON[1]}, which Debian has in them")
     stage = cache / "stage" / spec.name
     shutil.rmtree(stage, ignore_errors=True)
     venv = stage / VENV
@@ -52,24 +52,36 @@ def add_env(tar: tarfile.TarFile, spec: ImageSpec, stage: Path) -> None:
     add_tree(tar, stage / VENV, VENV, lambda path: keep_venv(path) and not matches(path, prune), ours=True)
 
 
+def _host_python() -> str:
+    """A Python of the image's version: it makes the bytecode, and wheels are picked for it."""
+    found = sys.executable if sys.version_info[:2] == PYTHON else shutil.which(_PYTHON_NAME)
+    if found is None:
+        raise tools.BuildError(
+            f"{_PYTHON_NAME} is missing: the images hold Debian {SUITE}'s and are made with the same"
+        )
+    return found
+
+
 def _install(spec: ImageSpec, venv: Path) -> None:
     uv = tools.uv()
-    tools.run([*uv, "venv", "-q", "--no-project", "--relocatable", "--python", sys.executable, str(venv)], timeout=120)
+    tools.run([uv, "venv", "-q", "--no-project", "--relocatable", "--python", _host_python(), str(venv)], timeout=120)
     lock = str(spec.folder / "requirements.txt")
-    # `sync` installs the lock as it stands: resolving again would ask for the builds that the overrides replaced.
-    tools.run([*uv, "pip", "sync", "-q", "--require-hashes", "--python", str(venv / "bin/python"), lock], timeout=1800)
+    # `sync` installs the lock as it stands: resolving again would ask for what the overrides replaced. Wheels
+    # only, and such as suit the image's C library, which may be older than this machine's.
+    choice = ["--require-hashes", "--no-build", "--python-platform", f"{platform.machine()}-manylinux_{GLIBC}"]
+    tools.run([uv, "pip", "sync", "-q", *choice, "--python", str(venv / "bin/python"), lock], timeout=1800)
     binary = venv / "bin" / "python"
     binary.unlink()
-    binary.symlink_to(f"/usr/bin/python{PYTHON[0]}.{PYTHON[1]}")
+    binary.symlink_to(f"/usr/bin/{_PYTHON_NAME}")
     (venv / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
 
 
 def _compile(stage: Path) -> None:
     """Bytecode that is not checked against its source: the root may be read-only, and the image's times say nothing."""
     jobs = str(min(2, os.cpu_count() or 1))
-    command = [sys.executable, "-m", "compileall", "-q", "-j", jobs, "--invalidation-mode", "unchecked-hash"]
+    command = [_host_python(), "-m", "compileall", "-q", "-j", jobs, "--invalidation-mode", "unchecked-hash"]
     try:
-        tools.run([*command, "-s", str(stage), "-p", "/", str(stage / SITE_PACKAGES)], timeout=900)
+        tools.run([*command, "-s", str(stage), "-p", "/", str(stage / SITE_PACKAGES)], timeout=1200)
     except tools.BuildError as error:
         # Some packages carry templates and code for other Pythons; the rest is compiled all the same.
         if "SyntaxError" not in str(error) and "Error compiling" not in str(error):

@@ -8,15 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from images.layers import OS_DROP, VENV_DROP
+
 REPO = Path(__file__).resolve().parent.parent
 SUITE = "bookworm"
-PYTHON = (3, 11)  # Debian bookworm's, which runs the environments
+PYTHON = (3, 11)  # bookworm's, which runs the environments
+GLIBC = "2_36"  # bookworm's
 USER_ID = 65532
 VENV = "opt/venv"
 SITE_PACKAGES = f"{VENV}/lib/python{PYTHON[0]}.{PYTHON[1]}/site-packages"
 MODEL = "opt/layercast/models/tiny"
 
-# Raised when the code that writes lower layers changes what they hold, so that cached ones are not taken for them.
+# Raised when code changes what the lower layers hold in a way that their keys don't see: cached ones are made anew.
 FORMAT = 1
 
 BASE_ENV = {
@@ -98,6 +101,6 @@ def base_key(spec: ImageSpec) -> str:
             spec.name,
             rootfs_key(spec.lines("packages.txt")),
             lock.read_bytes() if lock.is_file() else b"",
-            "\n".join(sorted(spec.lines("prune.txt"))),
+            "\n".join(sorted((*spec.lines("prune.txt"), *OS_DROP, *VENV_DROP))),
         ]
     )

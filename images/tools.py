@@ -33,11 +33,10 @@ def step(text: str) -> Iterator[None]:
 def run(
     command: Sequence[str], *, timeout: float, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> None:
-    """Run at low priority; on failure raise with the end of what it printed."""
-    nice = ["nice", "-n", "5", *command]
+    """Run to its end; on failure raise with the end of what it printed."""
     try:
         done = subprocess.run(
-            nice,
+            command,
             cwd=cwd,
             env={**os.environ, **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -79,10 +78,10 @@ def _install(package: str) -> None:
         run(["apt-get", "install", "-y", "-q", "--no-install-recommends", package], timeout=600, env=quiet)
 
 
-def uv() -> list[str]:
-    """How to call uv: as a program, or as a module of this Python."""
+def uv() -> str:
+    """The uv of the locked development environment, or one on the PATH."""
     beside = Path(sys.executable).with_name("uv")
-    for candidate in (shutil.which("uv"), str(beside) if beside.is_file() else None):
-        if candidate:
-            return [candidate]
-    raise BuildError("uv is missing: `make` installs it, or `python -m pip install uv`")
+    found = str(beside) if beside.is_file() else shutil.which("uv")
+    if found is None:
+        raise BuildError("uv is missing: `make env` installs it")
+    return found
