@@ -188,7 +188,7 @@ class Landings:
         if not landing.fence.grant(self._clock(), ask.sent_cells):
             return [(landing.writer, m.Deny(ask.attempt, landing.fence.failure or "the attempt is over"))]
         block_ids = landing.blocks.astype("<u4").tobytes()
-        return [(landing.writer, m.Grant(ask.attempt, self._waits.lease, block_ids))]
+        return [(landing.writer, m.Grant(ask.attempt, ask.number, self._waits.lease, block_ids))]
 
     def _on_report(self, report: m.Report) -> None:
         landing = self._live.get(report.attempt)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -233,7 +234,8 @@ class Link:
 
     def _on_grant(self, peer: Peer, message: m.Grant) -> None:
         push = peer.pushes.get(message.attempt)
-        if push is None or not push.asks:
+        asked_at = push.asks.get(message.number) if push is not None else None
+        if push is None or asked_at is None:
             return
         blocks = np.frombuffer(message.block_ids, "<u4").astype(np.int64)
         if blocks.size != push.request.num_blocks or (blocks >= peer.num_blocks).any():
@@ -241,7 +243,8 @@ class Link:
             return
         if push.grant is not None:
             blocks = push.grant.blocks  # a renewal changes the lease only
-        push.grant = Grant(blocks, push.asks.popleft() + min(message.lease, self._waits.lease))
+        push.asks = {number: at for number, at in push.asks.items() if number > message.number}
+        push.grant = Grant(blocks, asked_at + min(message.lease, self._waits.lease))
         peer.sender.put(Wake(push))
 
     def _on_stop(self, peer: Peer, message: m.Deny | m.Cancel) -> None:
@@ -264,14 +267,15 @@ class Link:
         until = push.grant.until if push.grant else push.started
         if now - until > self._waits.done and push.stop_reason is None:
             self._stop(push, peer, "decode gave no grant")
-        quiet = not push.asks or now - push.asks[-1] > self._waits.lease / 3
+        quiet = now - max(push.asks.values(), default=-math.inf) > self._waits.lease / 3
         if peer.target is not None and quiet and until - now < self._waits.lease * 2 / 3:
             self._ask(peer, push)
 
     def _ask(self, peer: Peer, push: Push) -> None:
         if push.stop_reason is None:
-            push.asks.append(self._clock())
-            self._send(peer, m.Ask(push.attempt, peer.incarnation, int(push.sent.sum())))
+            push.asked += 1
+            push.asks[push.asked] = self._clock()
+            self._send(peer, m.Ask(push.attempt, peer.incarnation, push.asked, int(push.sent.sum())))
 
     def _stop(self, push: Push, peer: Peer, reason: str) -> None:
         push.stop_reason = push.stop_reason or reason or "stopped"

@@ -58,8 +58,10 @@ class Push:
     tails: npt.NDArray[np.uint8] | None
     started: float
     grant: Grant | None = None
-    asks: deque[float] = field(default_factory=deque)
-    """When each unanswered `Ask` was sent: a lease counts from there, so our clock never runs behind decode's."""
+    asks: dict[int, float] = field(default_factory=dict)
+    """When each unanswered `Ask` was sent, by number: a lease counts from there, so our clock never runs behind
+    decode's. The link's own."""
+    asked: int = 0
     stop_reason: str | None = None
     closed: bool = False
     quiesced: bool = True

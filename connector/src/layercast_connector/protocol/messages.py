@@ -97,13 +97,19 @@ class Ask(_Message, frozen=True, tag="ask"):
 
     attempt: Attempt
     decode_incarnation: Incarnation
+    number: Count
+    """Counts this attempt's asks; the grant names the one that it answers."""
     sent_cells: Count
 
 
 class Grant(_Message, frozen=True, tag="grant"):
-    """Prefill may write these blocks for `lease` seconds, counted from when it sent the `Ask`."""
+    """Prefill may write these blocks for `lease` seconds, counted from when it sent the `Ask` of that number.
+
+    Asks aren't always answered one by one: decode keeps only the latest while it can't grant yet.
+    """
 
     attempt: Attempt
+    number: Count
     lease: Seconds
     block_ids: BlockIds
 
