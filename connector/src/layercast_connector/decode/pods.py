@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import socket
 import threading
@@ -156,16 +155,23 @@ class Poller:
         return [PodAddress(host, where.api_port, where.control_port) for host in hosts]
 
     async def _ask(self, name: str, address: PodAddress) -> None:
-        """One question and its answer; a pod that doesn't answer in time just stays as old as it is."""
+        """One question and its answer; a pod that doesn't answer in time just stays as old as it is.
+
+        Its connection is dropped then: a pod that hung and goes on answers all that it was asked meanwhile, and each
+        of those answers would pass for a fresh one, long after the pod is gone.
+        """
         sock = self._sockets.get(name) or self._connect(name, address)
-        with contextlib.suppress(zmq.Again, TimeoutError):
+        try:
             await sock.send(self._codec.seal(m.StatusRequest()), zmq.NOBLOCK)
             async with asyncio.timeout(_POLL_SECONDS):
                 data = await sock.recv()
-            try:
-                self._table.answered(name, self._codec.open(data))
-            except BadMessage as error:
-                self._drops.dropped(error)
+        except (zmq.Again, TimeoutError):
+            self._sockets.pop(name).close()
+            return
+        try:
+            self._table.answered(name, self._codec.open(data))
+        except BadMessage as error:
+            self._drops.dropped(error)
 
     def _connect(self, name: str, address: PodAddress) -> zmq.asyncio.Socket:
         sock = self._context.socket(zmq.DEALER)
