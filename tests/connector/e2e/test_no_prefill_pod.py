@@ -47,7 +47,9 @@ async def test_a_prefill_engine_that_hangs_is_done_without(remote_answer: Reply,
 
 
 async def test_a_prefill_engine_that_is_gone_is_done_without(remote_answer: Reply, dead_prefill: Pair) -> None:
-    for _ in range(3):
+    """The first prompt may find out, the others needn't try."""
+    for reasons in ({"failed_once", "no_prefill_pod"}, {"no_prefill_pod"}, {"no_prefill_pod"}):
         reply, counted = await ask_decode(dead_prefill)
         assert difference("local", remote_answer, reply).worst <= 1e-4
-        assert (counted.total(REMOTE), counted.total(LOCAL)) == (0, 1), counted.by(LOCAL, "reason")
+        assert (counted.total(REMOTE), counted.total(LOCAL)) == (0, 1)
+        assert set(counted.by(LOCAL, "reason")) <= reasons
