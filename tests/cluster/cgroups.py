@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.cluster import wait
 from tests.cluster.errors import ClusterError
-from tests.cluster.layout import CGROUP
+from tests.cluster.layout import CGROUP, CGROUPS_OF_ALL
 
 DAEMONS = "daemons"
 
@@ -107,5 +107,6 @@ def _remove_tree(top: Path) -> bool:
     return not top.exists()
 
 
-def left() -> list[Path]:
-    return [hierarchy / CGROUP for hierarchy in _hierarchies() if (hierarchy / CGROUP).exists()]
+def instances() -> set[str]:
+    """The clusters that this machine has at the moment, by their cgroups' names."""
+    return {folder.name for hierarchy in _hierarchies() for folder in hierarchy.glob(CGROUPS_OF_ALL)}

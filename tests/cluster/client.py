@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import binaries
+from tests.cluster import binaries, files
 from tests.cluster.errors import ClusterError
 from tests.cluster.pki import Pki, User
 
@@ -28,10 +28,7 @@ def write_kubeconfig(path: Path, *, server: str, pki: Pki, user: User) -> None:
         "contexts": [{"name": "layercast", "context": {"cluster": "layercast", "user": user.name}}],
         "current-context": "layercast",
     }
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.touch(mode=0o600)
-    unfinished.write_text(json.dumps(content, indent=1))
-    unfinished.rename(path)
+    files.write(path, json.dumps(content, indent=1), mode=0o600)
 
 
 def environment() -> Mapping[str, str]:
@@ -47,10 +44,9 @@ class Kubectl:
 
     def __call__(self, *args: str, stdin: str | None = None, timeout_s: float = 60) -> str:
         """Its stdout. A command that fails or takes longer than the bound raises with what it said."""
-        command = [str(binaries.path("kubectl")), f"--kubeconfig={self.kubeconfig}", *args]
         try:
             done = subprocess.run(
-                command,
+                self._command(*args),
                 input=stdin,
                 capture_output=True,
                 text=True,
@@ -63,6 +59,16 @@ class Kubectl:
         if done.returncode != 0:
             raise ClusterError(f"kubectl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """A command that goes on, such as port-forward or logs --follow."""
+        out = subprocess.PIPE
+        return subprocess.Popen(
+            self._command(*args), stdout=out, stderr=subprocess.STDOUT, text=True, env=environment()
+        )
+
+    def _command(self, *args: str) -> list[str]:
+        return [str(binaries.path("kubectl")), f"--kubeconfig={self.kubeconfig}", *args]
 
 
 def answers_ready(server: str, authority: Path) -> bool:

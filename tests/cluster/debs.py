@@ -41,10 +41,14 @@ def missing() -> list[str]:
     return packages
 
 
-def require() -> None:
-    """Raises unless everything is there and somebody with the right to use it asks."""
+def require_root() -> None:
     if os.geteuid() != 0:
         raise ClusterError("the local Kubernetes needs root; without it, use a cluster that you have: KUBECONFIG=…")
+
+
+def require() -> None:
+    """Raises unless everything is there and somebody with the right to use it asks."""
+    require_root()
     if packages := missing():
         raise ClusterError(f"missing: {' '.join(packages)}. `python -m tests.cluster debs` installs them")
 

@@ -10,6 +10,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+from tests.cluster import files
 from tests.cluster.control import Control
 from tests.cluster.layout import DNS_ADDRESS
 from tests.cluster.pki import User
@@ -64,7 +65,7 @@ def daemon(control: Control) -> Daemon:
 
 def write_config(control: Control) -> None:
     content = COREFILE.format(address=DNS_ADDRESS, domain=DOMAIN, kubeconfig=control.kubeconfig(USER))
-    corefile(control).write_text(content)
+    files.write(corefile(control), content)
 
 
 def answers(name: str = f"kubernetes.default.svc.{DOMAIN}") -> bool:

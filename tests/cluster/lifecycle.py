@@ -57,6 +57,7 @@ def kubeconfig() -> Path:
 @contextmanager
 def _only_one() -> Iterator[None]:
     """One `up`, `down` or `load` at a time. The lock is on the folder above, since ours comes and goes."""
+    state_folder().parent.mkdir(parents=True, exist_ok=True)
     parent = os.open(state_folder().parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(parent, fcntl.LOCK_EX)
@@ -68,12 +69,12 @@ def _only_one() -> Iterator[None]:
 def up(count: int) -> None:
     debs.require()
     binaries.ensure()
-    with _only_one(), step(f"cluster of {count}"):
+    nodes = [node for node in NODES if node.number <= count or node.exists]
+    with _only_one(), step(f"making sure of {len(nodes)} node(s)"):
         _refuse_other_binaries()
         sysctls.remember()
         network.ensure_host()
         _start_control()
-        nodes = [node for node in NODES if node.number <= count or node.exists]
         for node in nodes:
             with step(f"starting {node.name}"):
                 NodeDaemons(node, control()).start()
@@ -149,6 +150,7 @@ def _await_default_account() -> None:
 
 def down() -> None:
     """Leaves nothing, whatever state the machine is in."""
+    debs.require_root()
     with _only_one(), step("removing the cluster"):
         cgroups.kill()
         cgroups.remove()

@@ -1,11 +1,12 @@
 """Nodes in network namespaces on one bridge.
 
-A node has routes to the host, to the other nodes and to their pods, and no default route: what a pod sends anywhere
-else comes back at once as unreachable. The host's rule is there for a privileged pod that makes itself a route.
+A node has routes to the host, to the other nodes and to their pods, and no default route: there is no way for what a
+pod sends anywhere else. The host's rule is there for a privileged pod that makes itself a route.
 The host reaches pods and Services through the nodes; their kube-proxy masquerades what comes from outside the pods'
 range, so that the answers come back the same way.
 """
 
+import shutil
 from pathlib import Path
 
 from tests.cluster.layout import BRIDGE, GUARD_TABLE, HOST_ADDRESS, NODE_RANGE_BITS, NODES, SERVICE_RANGE, Node
@@ -84,7 +85,7 @@ def remove_node(node: Node) -> None:
 def remove_host() -> None:
     if link_exists(BRIDGE):
         run(["ip", "link", "delete", BRIDGE])
-    if GUARD_TABLE in run(["nft", "list", "tables"]):
+    if shutil.which("nft") and GUARD_TABLE in run(["nft", "list", "tables"]):
         run(["nft", "delete", "table", "inet", GUARD_TABLE])
     _remove_namespace_mount()
 

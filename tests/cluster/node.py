@@ -124,7 +124,12 @@ class NodeDaemons:
 
 
 def remove_own_folders() -> None:
-    """The places that nodes mount over; somebody else's content stays."""
+    """The places that nodes mount over. Somebody else's content stays.
+
+    To remove a folder unmounts what another mount namespace has there: not while another instance runs.
+    """
+    if cgroups.instances():
+        return
     for folder in OWN_FOLDERS:
         with suppress(OSError):
             folder.rmdir()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.cluster import files
 from tests.cluster.layout import CNI_PLUGINS, DNS_ADDRESS, PAUSE_IMAGE, POD_RANGE, Node
 from tests.cluster.pki import Pki
 
@@ -41,16 +42,15 @@ UNUSED_SNAPSHOTTERS = ("aufs", "btrfs", "devmapper", "zfs")
 
 
 def write(node: Node, pki: Pki, *, cgroup_root: str, proxy_kubeconfig: Path) -> None:
-    (node.folder / "cni-config").mkdir(parents=True, exist_ok=True)
-    (node.folder / "containerd.toml").write_text(_containerd(node))
-    (node.folder / "resolv.conf").write_text("")  # or pods would search the host's domains
-    _write_json(node.folder / "cni-config" / "10-lc.conflist", _pod_network(node))
-    _write_json(node.folder / "kubelet.json", _kubelet(node, pki, cgroup_root))
-    _write_json(node.folder / "kube-proxy.json", _proxy(node, proxy_kubeconfig))
+    files.write(node.folder / "containerd.toml", _containerd(node))
+    files.write(node.folder / "resolv.conf", "")  # or pods would search the host's domains
+    files.write(node.folder / "cni-config" / "10-lc.conflist", _json(_pod_network(node)))
+    files.write(node.folder / "kubelet.json", _json(_kubelet(node, pki, cgroup_root)))
+    files.write(node.folder / "kube-proxy.json", _json(_proxy(node, proxy_kubeconfig)))
 
 
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
+def _json(content: object) -> str:
+    return json.dumps(content, indent=1) + "\n"
 
 
 def _containerd(node: Node) -> str:

@@ -4,7 +4,8 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from tests.cluster.layout import state_folder
+from tests.cluster import cgroups, files
+from tests.cluster.layout import INSTANCE, INSTANCES, state_folder
 
 CHANGED_BY_KUBELET = (
     "vm/overcommit_memory",
@@ -17,18 +18,23 @@ CHANGED_BY_KUBELET = (
 SETTINGS = Path("/proc/sys")
 
 
-def _file() -> Path:
-    return state_folder() / "sysctls.json"
+def _file(instance: int = INSTANCE) -> Path:
+    return state_folder(instance) / "sysctls.json"
 
 
 def remember() -> None:
-    """Only the first time: later it would remember what kubelet has set."""
-    if not _file().exists():
+    """Only what the first kubelet of the machine found: later ones find what that one has set."""
+    known = next((_file(instance) for instance in range(INSTANCES) if _file(instance).exists()), None)
+    if known is None:
         found = {name: (SETTINGS / name).read_text() for name in CHANGED_BY_KUBELET if (SETTINGS / name).exists()}
-        _file().write_text(json.dumps(found))
+        files.write(_file(), json.dumps(found))
+    else:
+        files.write(_file(), known.read_text())
 
 
 def restore() -> None:
+    if cgroups.instances():
+        return
     with suppress(FileNotFoundError):
         for name, value in json.loads(_file().read_text()).items():
             (SETTINGS / name).write_text(value)
