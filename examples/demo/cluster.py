@@ -55,7 +55,7 @@ def open_place(nodes: int = 1) -> Place:
     """The user's cluster if `KUBECONFIG` is set, else ours, started if need be."""
     binaries.ensure()
     theirs = os.environ.get("KUBECONFIG")
-    if theirs:
+    if theirs and Path(theirs) != lifecycle.kubeconfig():  # ours may be exported, as the demo itself suggests
         place = Place(Kubectl(Path(theirs)), local=False)
         place.kubectl("get", "nodes")
         return place
