@@ -93,6 +93,7 @@ class Landings:
         self._cancels: Outbox = []
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._early: OrderedDict[bytes, tuple[bytes, m.Ask, float]] = OrderedDict()
+        self._failed_early: OrderedDict[bytes, str] = OrderedDict()
 
     # Model thread.
 
@@ -107,6 +108,10 @@ class Landings:
             early = self._early.pop(attempt, None)
             if early is not None:
                 landing.writer, landing.pending_ask = early[0], early[1]
+            failure = self._failed_early.pop(attempt, None)
+            if failure is not None:
+                landing.fence.stop(failure)
+                self._retire(landing)
 
     def stop(self, attempt: bytes, reason: str, *, aborted: bool) -> None:
         """Gives an attempt up; the control thread tells the writer at its next tick."""
@@ -140,7 +145,7 @@ class Landings:
             if isinstance(message, m.Ask):
                 return self._on_ask(writer, message)
             if isinstance(message, m.Report):
-                self._on_report(message)
+                self._on_report(writer, message)
             return []
 
     def tick(self) -> Outbox:
@@ -174,7 +179,8 @@ class Landings:
             return self._grant(landing, ask)
         if ask.attempt in self._ended:
             return [(writer, m.Deny(ask.attempt, "the attempt is over"))]
-        self._early[ask.attempt] = (writer, ask, self._clock())
+        _, _, since = self._early.get(ask.attempt, (writer, ask, self._clock()))
+        self._early[ask.attempt] = (writer, ask, since)
         if len(self._early) > _REMEMBERED:
             old, (old_writer, _, _) = self._early.popitem(last=False)
             return [(old_writer, m.Deny(old, "too many unknown attempts"))]
@@ -190,10 +196,16 @@ class Landings:
         block_ids = landing.blocks.astype("<u4").tobytes()
         return [(landing.writer, m.Grant(ask.attempt, ask.number, self._waits.lease, block_ids))]
 
-    def _on_report(self, report: m.Report) -> None:
+    def _on_report(self, writer: bytes, report: m.Report) -> None:
         landing = self._live.get(report.attempt)
+        if landing is None and report.attempt not in self._ended:
+            self._remember_failure(report)
+            return
         if landing is None or landing.report is not None:
             self._tally.count(metrics.DROPPED, "late_report")
+            return
+        if landing.writer not in (b"", writer):  # it was denied, and has nothing to say about the real writer's bytes
+            self._tally.count(metrics.DROPPED, "foreign_report")
             return
         try:
             cells = t.unpack_cells(report.cells, self._num_regions, landing.blocks.size)
@@ -215,6 +227,12 @@ class Landings:
             reason=report.reason,
         )
         self._advance(landing, landing.reported_at)
+
+    def _remember_failure(self, report: m.Report) -> None:
+        """Prefill can fail before our own step has registered the attempt; nothing was granted, so it wrote nothing."""
+        self._failed_early[report.attempt] = report.reason or "prefill failed"
+        if len(self._failed_early) > _REMEMBERED:
+            self._failed_early.popitem(last=False)
 
     def _advance(self, landing: _Landing, now: float) -> Outbox:
         outbox: Outbox = []
@@ -248,11 +266,11 @@ class Landings:
             self._tally.observe(metrics.EXPOSED, landing.report.exposed + self._clock() - landing.reported_at)
 
     def _deny_early(self, now: float) -> Outbox:
-        """Unknown attempts wait for their registration only as long as a dispatch may take."""
+        """Unknown attempts wait for their registration as long as prefill waits for a grant, and no longer."""
         outbox: Outbox = []
         while self._early:
             attempt, (writer, _, since) = next(iter(self._early.items()))
-            if now - since < self._waits.dispatch:
+            if now - since < self._waits.done:
                 break
             del self._early[attempt]
             outbox.append((writer, m.Deny(attempt, "decode doesn't know this attempt")))

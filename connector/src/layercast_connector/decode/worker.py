@@ -41,10 +41,10 @@ class Receptionist:
         self._greeted: OrderedDict[bytes, None] = OrderedDict()
 
     def on_message(self, peer: bytes, message: m.ToDecode) -> list[tuple[bytes, Any]]:
-        """Answers a `Hello`; only peers that were accepted get further."""
+        """Answers a `Hello`; only peers that were accepted get grants."""
         if isinstance(message, m.Hello):
             return [(peer, self._greet(peer, message))]
-        if peer in self._greeted:
+        if peer in self._greeted or isinstance(message, m.Report):  # a refused peer reports that it won't write
             return [*self._landings.on_message(peer, message)]
         if isinstance(message, m.Ask):
             return [(peer, m.Deny(message.attempt, "say hello first"))]
