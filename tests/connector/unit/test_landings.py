@@ -1,0 +1,317 @@
+"""Landings: who is granted, what a report proves, and that every attempt ends exactly once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from layercast_connector import metrics
+from layercast_connector.decode.landings import Finished, Landings
+from layercast_connector.protocol import messages as m
+from layercast_connector.sync.device import CpuStream
+from layercast_connector.transport import tails as t
+
+from tests.connector.unit.builders import ATTEMPT, INCARNATION, WAITS, Clock, a_report, ask, regions_over, tensors
+
+BLOCKS = np.array([3, 9, 5], np.int64)
+WRITER, STRANGER = b"prefill/0", b"other/0"
+
+
+class Desk:
+    """Landings over real memory, with the clock in hand, and a writer that can do its part."""
+
+    def __init__(self, proof: t.Proof = t.Proof.TAILS, stream: Any = None) -> None:
+        self.memory = tensors()
+        self.source = tensors(blocks=17)
+        self.clock = Clock()
+        self.tally = metrics.Tally()
+        regions = regions_over(self.memory)
+        self.landings = Landings(regions, proof, stream or CpuStream(), INCARNATION, WAITS, self.tally, self.clock)
+
+    def register(self, attempt: bytes = ATTEMPT) -> None:
+        self.landings.register("request", attempt, BLOCKS)
+
+    def granted(self) -> Desk:
+        self.register()
+        (answer,) = self.says(ask())
+        assert isinstance(answer[1], m.Grant)
+        return self
+
+    def says(self, message: m.ToDecode, writer: bytes = WRITER) -> list[tuple[bytes, Any]]:
+        return self.landings.on_message(writer, message)
+
+    def write(self, regions: slice = slice(None), blocks: slice = slice(None)) -> None:
+        for target, source in list(zip(self.memory, self.source, strict=True))[regions]:
+            target[BLOCKS[blocks]] = source[BLOCKS[blocks]]
+
+    def report(self, cells: Any = None, **changes: Any) -> m.Report:
+        """What the writer says of `cells`; all of them unless told otherwise."""
+        if cells is None:
+            cells = np.ones((len(self.memory), BLOCKS.size), np.bool_)
+        sent = t.Tails(regions_over(self.source)).read(BLOCKS)
+        good = {"ok": True, "reason": "", "cells": t.pack_cells(cells), "digest": t.digest(sent, cells)}
+        return a_report(**(good | changes))
+
+    def finished(self) -> list[Finished]:
+        self.landings.tick()
+        return self.landings.take_finished()
+
+    def dropped(self) -> dict[str, int]:
+        prefix = f"{metrics.DROPPED.name}|"
+        return {key.removeprefix(prefix): n for key, n in self.tally.take().items() if key.startswith(prefix)}
+
+
+def test_a_registered_attempt_is_granted_its_blocks_for_a_lease() -> None:
+    desk = Desk()
+    desk.register()
+    answer = m.Grant(ATTEMPT, 7, WAITS.lease, BLOCKS.astype("<u4").tobytes())
+    assert desk.says(ask(number=7)) == [(WRITER, answer)]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        pytest.param(ask(incarnation="decode-0"), "restarted", id="an ask of another incarnation"),
+        pytest.param(ask(), "another prefill worker", id="an ask of a second writer"),
+    ],
+)
+def test_is_denied(message: m.Ask, reason: str) -> None:
+    ((peer, answer),) = Desk().granted().says(message, STRANGER)
+    assert peer == STRANGER
+    assert isinstance(answer, m.Deny) and reason in answer.reason
+
+
+def test_an_ended_attempt_is_denied() -> None:
+    desk = Desk()
+    desk.register()
+    desk.landings.stop(ATTEMPT, "gone", aborted=True)
+    ((_, answer),) = desk.says(ask())
+    assert isinstance(answer, m.Deny) and "over" in answer.reason
+
+
+def test_an_ask_before_the_registration_is_granted_after_it() -> None:
+    desk = Desk()
+    assert desk.says(ask()) == []
+    assert desk.landings.tick() == []
+    desk.register()
+    ((writer, answer),) = desk.landings.tick()
+    assert writer == WRITER and isinstance(answer, m.Grant)
+
+
+@pytest.mark.parametrize("repeats", [1, 4], ids=["asked once", "asked again and again"])
+def test_an_unknown_attempt_is_denied_after_a_while(repeats: int) -> None:
+    desk = Desk()
+    for number in range(repeats):
+        assert desk.says(ask(number=number)) == []
+        assert desk.landings.tick() == []
+        desk.clock.advance(WAITS.done / repeats)
+    ((writer, answer),) = desk.landings.tick()
+    assert writer == WRITER and isinstance(answer, m.Deny)
+
+
+def test_unknown_attempts_are_bounded() -> None:
+    desk = Desk()
+    answers = [desk.says(ask(attempt=number.to_bytes(16, "big"))) for number in range(4100)]
+    assert sum(len(answer) for answer in answers) == 4
+    assert all(isinstance(message, m.Deny) for answer in answers for _, message in answer)
+
+
+def test_a_grant_waits_for_the_device_and_then_comes_by_itself() -> None:
+    device = Device()
+    desk = Desk(stream=device)
+    desk.register()
+    assert desk.says(ask(number=1)) == []
+    assert desk.says(ask(number=2)) == []
+    assert desk.landings.tick() == []
+    device.idle = True
+    ((_, answer),) = desk.landings.tick()
+    assert isinstance(answer, m.Grant) and answer.number == 2
+    assert desk.landings.tick() == []
+
+
+class Device:
+    """A stream and its events: done once idle."""
+
+    idle = False
+
+    def record(self) -> Device:
+        return self
+
+    def whole(self) -> Device:
+        return self
+
+    def wait(self) -> None:
+        raise AssertionError("decode's threads never wait for the device")
+
+    def done(self) -> bool:
+        return self.idle
+
+
+def test_an_attempt_has_arrived_when_the_tails_are_the_reported_ones() -> None:
+    desk = Desk().granted()
+    desk.says(desk.report())
+    assert desk.finished() == [], "the report is here, the bytes are not"
+    desk.write(blocks=slice(0, 2))
+    assert desk.finished() == [], "one block is missing"
+    desk.write()
+    (one,) = desk.finished()
+    assert (one.req_id, one.failure, one.aborted) == ("request", None, False)
+    assert desk.finished() == []
+
+
+def test_bytes_that_were_there_before_prove_nothing() -> None:
+    """Decode's blocks hold from earlier exactly what prefill will send: the stamp makes them differ."""
+    desk = Desk()
+    desk.write()
+    desk.register()
+    desk.says(ask())
+    desk.says(desk.report())
+    assert desk.finished() == []
+
+
+def test_where_completion_is_the_proof_a_report_is_enough() -> None:
+    desk = Desk(proof=t.Proof.COMPLETION).granted()
+    desk.says(desk.report(digest=b""))
+    assert [one.failure for one in desk.finished()] == [None]
+
+
+def test_a_report_that_says_done_and_leaves_cells_out_is_a_failure() -> None:
+    desk = Desk().granted()
+    cells = np.ones((2, BLOCKS.size), np.bool_)
+    cells[1, 2] = False
+    desk.says(desk.report(cells))
+    desk.write()
+    (one,) = desk.finished()
+    assert one.failure == "prefill left blocks out"
+    assert desk.dropped() == {"incomplete_report": 1}
+
+
+def test_a_failed_push_is_reported_once_what_it_sent_has_landed() -> None:
+    desk = Desk().granted()
+    cells = np.zeros((2, BLOCKS.size), np.bool_)
+    cells[0] = True
+    desk.says(desk.report(cells, ok=False, reason="write_failed"))
+    assert desk.finished() == []
+    desk.write(regions=slice(0, 1))
+    assert [one.failure for one in desk.finished()] == ["write_failed"]
+
+
+def test_an_unquiet_writer_is_waited_out() -> None:
+    desk = Desk().granted()
+    desk.says(desk.report(ok=False, quiesced=False, reason="write_failed"))
+    desk.write()
+    desk.clock.advance(WAITS.lease + WAITS.transfer - 0.1)
+    assert desk.finished() == []
+    desk.clock.advance(0.2)
+    assert [one.failure for one in desk.finished()] == ["write_failed"]
+    assert desk.tally.take()["layercast_fences|quarantined"] == 1
+
+
+def test_a_report_of_someone_who_is_not_the_writer_changes_nothing() -> None:
+    """A pod that got the same prompt is denied, and reports that it wrote nothing: the real writer still writes."""
+    desk = Desk().granted()
+    desk.says(a_report(cells=t.pack_cells(np.zeros((2, BLOCKS.size), np.bool_))), STRANGER)
+    assert desk.finished() == []
+    assert desk.dropped() == {"foreign_report": 1}
+    desk.write()
+    desk.says(desk.report())
+    assert [one.failure for one in desk.finished()] == [None]
+
+
+def test_a_failure_that_comes_before_the_registration_is_not_forgotten() -> None:
+    desk = Desk()
+    desk.says(a_report(reason="layouts differ"))
+    desk.register()
+    assert [one.failure for one in desk.finished()] == ["layouts differ"]
+
+
+def test_failures_of_unknown_attempts_are_bounded() -> None:
+    desk = Desk()
+    for number in range(4097):
+        desk.says(a_report(attempt=number.to_bytes(16, "big")))
+    desk.register(attempt=(0).to_bytes(16, "big"))
+    assert desk.finished() == []
+    desk.register(attempt=(4096).to_bytes(16, "big"))
+    assert len(desk.finished()) == 1
+
+
+@pytest.mark.parametrize(
+    ("messages", "counted"),
+    [
+        pytest.param(lambda d: [d.report(), d.report()], "late_report", id="a second report"),
+        pytest.param(lambda d: [d.report(cells=None) and a_report(cells=b"1234567")], "malformed", id="a wrong bitmap"),
+    ],
+)
+def test_is_dropped_and_counted(messages: Any, counted: str) -> None:
+    desk = Desk().granted()
+    for message in messages(desk):
+        desk.says(message)
+    assert desk.dropped() == {counted: 1}
+
+
+def test_a_report_after_the_end_is_dropped_and_counted() -> None:
+    desk = Desk().granted()
+    desk.write()
+    desk.says(desk.report())
+    assert len(desk.finished()) == 1
+    desk.says(desk.report())
+    assert desk.finished() == []
+    assert desk.dropped() == {"late_report": 1}
+
+
+def test_a_stop_tells_the_writer_once_and_waits_for_its_report() -> None:
+    desk = Desk().granted()
+    desk.landings.stop(ATTEMPT, "gone", aborted=True)
+    desk.landings.stop(ATTEMPT, "gone again", aborted=True)
+    assert desk.landings.tick() == [(WRITER, m.Cancel(ATTEMPT, "gone"))]
+    assert desk.landings.tick() == []
+    assert desk.landings.take_finished() == []
+    desk.says(a_report(cells=t.pack_cells(np.zeros((2, BLOCKS.size), np.bool_))))
+    ((failure, aborted),) = [(one.failure, one.aborted) for one in desk.finished()]
+    assert (failure, aborted) == ("gone", True)
+
+
+def test_a_wait_that_runs_out_tells_the_writer() -> None:
+    desk = Desk().granted()
+    desk.clock.advance(WAITS.first_layer)
+    assert desk.landings.tick() == [(WRITER, m.Cancel(ATTEMPT, "timeout:first_layer"))]
+
+
+def test_an_answer_without_an_ask_ends_after_done() -> None:
+    desk = Desk()
+    desk.register()
+    desk.landings.answered(ATTEMPT)
+    desk.clock.advance(WAITS.done)
+    assert [one.failure for one in desk.finished()] == ["timeout:done"]
+
+
+def test_news_of_unknown_attempts_are_nothing() -> None:
+    desk = Desk()
+    desk.landings.answered(ATTEMPT)
+    desk.landings.stop(ATTEMPT, "gone", aborted=True)
+    assert desk.finished() == []
+
+
+def test_the_exposed_time_runs_until_the_proof() -> None:
+    desk = Desk().granted()
+    desk.says(desk.report(exposed=0.5))
+    desk.clock.advance(0.25)
+    desk.write()
+    assert len(desk.finished()) == 1
+    assert desk.tally.take()[metrics.EXPOSED.name] == [0.75]
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds"),
+    [
+        pytest.param(lambda d: None, 0.25, id="idle"),
+        pytest.param(lambda d: d.granted(), 0.01, id="under way"),
+        pytest.param(lambda d: (d.granted(), d.says(d.report())), 0.001, id="waiting for a proof"),
+        pytest.param(lambda d: d.says(ask()), 0.001, id="waiting for a registration"),
+    ],
+)
+def test_the_control_thread_sleeps_no_longer_than_it_may(state: Any, seconds: float) -> None:
+    desk = Desk()
+    state(desk)
+    assert desk.landings.wait_seconds() <= seconds
