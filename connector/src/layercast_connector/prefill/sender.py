@@ -103,9 +103,14 @@ class Sender:
         """Queues work; never blocks."""
         self._queue.put(work)
 
-    def close(self) -> None:
-        """Ends the thread after what is queued."""
+    def end(self) -> None:
+        """Lets the thread end after what is queued."""
         self._queue.put(_End())
+
+    def close(self, wait: float = 30.0) -> None:
+        """Ends the thread and waits for it: afterwards nothing reads the memory, unless a write hangs for longer."""
+        self.end()
+        self._thread.join(wait)
 
     def _run(self) -> None:
         while True:
@@ -134,6 +139,8 @@ class Sender:
         sendable = [chunk for chunk in ready.chunks if self._sendable(chunk, ready.layer, now)]
         if sendable:
             self._write(ready.layer, sendable)
+            for chunk in sendable:
+                self._close_if_over(chunk.push)
 
     def _sendable(self, chunk: PushChunk, layer: int, now: float) -> bool:
         push = chunk.push
@@ -145,13 +152,14 @@ class Sender:
         return False
 
     def _wake(self, push: Push) -> None:
-        if push.closed:
-            return
         while push.parked and self._target is not None and push.may_write(self._clock()):
-            chunk, layer = push.parked.popleft()
+            chunk, layer = push.parked[0]
             self._write(layer, [chunk])
-        if push.stop_reason is not None:
+            if push.parked:  # it counts as parked while it is read: a preemption looks, from the model's thread
+                push.parked.popleft()
+        if not push.closed and push.stop_reason is not None:
             self._close(push)
+        self._close_if_over(push)
 
     def _write(self, layer: int, chunks: Sequence[PushChunk]) -> None:
         """One batch for a layer. A failure fails exactly the pushes in it."""
@@ -173,8 +181,10 @@ class Sender:
         for chunk in chunks:
             chunk.push.bytes_sent += per_block * chunk.src.size
             chunk.push.last_write = now
-            if chunk.push.complete and not chunk.push.parked:
-                self._close(chunk.push)
+
+    def _close_if_over(self, push: Push) -> None:
+        if not push.closed and push.complete and not push.parked:
+            self._close(push)
 
     def _fail_writes(self, chunks: Sequence[PushChunk]) -> None:
         for chunk in chunks:
@@ -195,9 +205,9 @@ class Sender:
 
     def _close(self, push: Push) -> None:
         report = push.report(len(self._layer_regions))
-        push.closed = True
         push.parked.clear()
         self._tally.count(metrics.PUSHES, "done" if report.ok else "failed")
         self._tally.count(metrics.PUSHED_BYTES, amount=report.bytes_sent)
         self._tally.count(metrics.PUSHED_LAYERS, amount=report.layers)
-        self._report(push, report)
+        self._report(push, report)  # first: once it is closed, the model thread may give the peer up
+        push.closed = True

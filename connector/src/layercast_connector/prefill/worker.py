@@ -129,7 +129,9 @@ class PrefillWorker:
     def close(self) -> None:
         """Ends all threads; the memory may be freed afterwards."""
         for sender in self._senders.values():
-            sender.close()
+            sender.end()
+        for sender in self._senders.values():
+            sender.close(self._waits.transfer)
         self._link.close()
         self._transport.close()
 
@@ -149,7 +151,7 @@ class PrefillWorker:
         """Where a new decode worker comes, those that nothing is pushed to are given up, with their threads."""
         busy = {known.key for known in self._pushes.values()}
         for key in self._senders.keys() - busy:
-            self._senders.pop(key).close()
+            self._senders.pop(key).end()
             self._link.drop(key)
 
     def _plan(self, chunk: Chunk) -> None:
