@@ -1,14 +1,18 @@
 """Builders of resources and of what an operator has seen: a row of a table reads as a sentence."""
 
 import copy
+import functools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from layercast_operator.api.decode import decode
-from layercast_operator.api.observed import Observed, Resource, Workload
+from layercast_operator.api.observed import Observed, Resource, RevisionRecord, Workload
 from layercast_operator.api.spec import Role
+from layercast_operator.desired.build import build_desired
+from layercast_operator.desired.revision import read_record
 from layercast_operator.presets.preset import Preset
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +24,7 @@ def platforms_data() -> dict[str, Any]:
     return data
 
 
+@functools.cache
 def platforms() -> dict[str, Preset]:
     return {name: decode(data, Preset, name) for name, data in platforms_data().items()}
 
@@ -62,10 +67,19 @@ def pair(revision: str, *, available: int = 1) -> tuple[Workload, ...]:
     return tuple(workload(role, revision, available=available) for role in Role)
 
 
-def observed(*workloads: Workload, serving: str | None = None) -> Observed:
+def observed(*workloads: Workload, serving: str | None = None, records: tuple[RevisionRecord, ...] = ()) -> Observed:
     revisions = frozenset(each.revision for each in workloads)
-    return Observed(workloads=workloads, serving_revision=serving, revisions=revisions)
+    return Observed(workloads, records, serving, revisions)
 
 
 def with_status(before: Resource, status: dict[str, Any], generation: int = 1) -> Resource:
     return replace(before, status=status, generation=generation)
+
+
+def recorded(**changes: Any) -> RevisionRecord:
+    """The record of a resource's first revision, as it comes back from the apiserver."""
+    desired = build_desired(resource(**changes), Observed(), platforms(), "key")
+    data = next(child["data"] for child in desired.children if child["kind"] == "ControllerRevision")
+    record = read_record(desired.plan.wanted, json.loads(json.dumps(data)))
+    assert record is not None
+    return record

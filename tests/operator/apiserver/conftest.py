@@ -10,8 +10,9 @@ import pytest
 from layercast_operator.api.kinds import OPERATOR_NAME, RESOURCE
 
 from tests.cluster.controlplane import GARBAGE_COLLECTION, ControlPlane
+from tests.cluster.wait import until
 from tests.operator.apiserver.audit import Audit
-from tests.operator.apiserver.kube import NAMESPACE, Kube
+from tests.operator.apiserver.kube import NAMESPACE, Kube, Refused
 from tests.operator.apiserver.operator_process import OperatorProcess, role, rules
 from tests.operator.builders import CRD
 
@@ -27,8 +28,16 @@ def audit(tmp_path_factory: pytest.TempPathFactory) -> Audit:
 def control_plane(audit: Audit) -> Iterator[ControlPlane]:
     with ControlPlane(GARBAGE_COLLECTION, apiserver_flags=audit.flags()) as running:
         running.kubectl("apply", "-f", str(CRD))
-        running.kubectl("wait", "--for=condition=Established", "crd/disaggregatedllms.layercast.dev")
+        kube = Kube(running.kubeconfig)
+        until("the resource is served", lambda: _is_served(kube), timeout_s=30)
         yield running
+
+
+def _is_served(kube: Kube) -> bool:
+    try:
+        return kube.all(RESOURCE, "default") == []
+    except Refused:
+        return False
 
 
 @pytest.fixture(scope="session")

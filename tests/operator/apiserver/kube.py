@@ -37,7 +37,7 @@ Object = dict[str, Any]
 
 
 class Refused(Exception):
-    """The apiserver said no; the text is its message."""
+    """The apiserver said no; the text is its answer."""
 
 
 class Kube:
@@ -54,7 +54,7 @@ class Kube:
         content = json.dumps(body) if body is not None else None
         answer = self.http.request(method, path, content=content, headers={"Content-Type": content_type})
         if answer.is_error:
-            raise Refused(answer.json()["message"])
+            raise Refused(answer.text)
         result: Object = answer.json()
         return result
 

@@ -97,6 +97,7 @@ def test_what_was_deleted_while_the_watch_was_down_is_put_back(
     gone.create()
     gone.wait_for("Progressing", "True")
     operator.freeze()
+    control_plane.restart_apiserver()  # ends the watches, so that nothing waits for the operator in a socket
     for child in scene.children(DEPLOYMENT):
         scene.kube.delete(DEPLOYMENT, scene.namespace, child["metadata"]["name"])
     gone.delete()

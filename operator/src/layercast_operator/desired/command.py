@@ -8,12 +8,12 @@ import shlex
 from collections.abc import Sequence
 
 # A sourced file sees the caller's "$@" and may parse it (ATB's set_env.sh does), so it is put aside.
-_SOURCE = """engine=("$@"); set --
+_SOURCE = """layercast_engine=("$@")
 for layercast_file in {files}; do
   [ -r "$layercast_file" ] || {{ echo "layercast: $layercast_file is missing in the image" >&2; exit 1; }}
-  . "$layercast_file"
+  set --; . "$layercast_file"
 done
-set -- "${{engine[@]}}"
+set -- "${{layercast_engine[@]}}"
 """
 _PRELOAD = """for layercast_file in {files}; do
   [ -e "$layercast_file" ] && export LD_PRELOAD="$layercast_file" && break
