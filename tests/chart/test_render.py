@@ -1,18 +1,18 @@
 """What helm makes of the chart, without a cluster."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import yaml
 from layercast_operator.api.kinds import OPERATOR_NAME
-from layercast_operator.presets import preset
 from layercast_operator.wiring.config import load_config
 
-from tests.chart.helm import CHART, ROOT, Helm
+from tests.chart.helm import CHART, Helm
 from tests.chart.installs import CLUSTER_WIDE, GIVEN, NAMESPACED, SCHEDULED, Values
+
+# helm is one of the tools that this phase of the tests has at hand; no apiserver is started.
+pytestmark = pytest.mark.apiserver
 
 NAMESPACED_KINDS = {"ConfigMap", "Deployment", "Lease", "Role", "RoleBinding", "Secret", "Service", "ServiceAccount"}
 
@@ -22,13 +22,6 @@ def test_lint_has_nothing_to_say(helm: Helm, values: Values) -> None:
 
     assert "0 chart(s) failed" in told
     assert "[WARNING]" not in told and "[ERROR]" not in told
-
-
-def test_chart_and_operator_have_one_version() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    project = tomllib.loads((ROOT / "operator/pyproject.toml").read_text())["project"]
-
-    assert chart["appVersion"] == chart["version"] == project["version"]
 
 
 def test_every_object_has_the_release_in_its_labels_and_a_namespace_of_its_own(helm: Helm, values: Values) -> None:
@@ -192,13 +185,3 @@ def test_a_secret_of_ones_own_is_mounted_and_none_made(helm: Helm) -> None:
 )
 def test_names_of_a_release(helm: Helm, release: str, name: str) -> None:
     assert helm.template(release=release).one("Deployment")["metadata"]["name"] == name
-
-
-def test_the_schema_knows_the_fields_of_a_platform_and_no_others() -> None:
-    schema = msgspec.json.decode((CHART / "values.schema.json").read_bytes())
-    stated = schema["definitions"]["platform"]
-
-    fields = {field.encode_name: field for field in msgspec.structs.fields(preset.Preset)}
-
-    assert set(stated["properties"]) == set(fields)
-    assert set(stated["required"]) == {name for name, field in fields.items() if field.required}

@@ -5,6 +5,9 @@ import pytest
 from tests.chart.helm import Helm, HelmRefused
 from tests.chart.installs import Values
 
+# helm is one of the tools that this phase of the tests has at hand; no apiserver is started.
+pytestmark = pytest.mark.apiserver
+
 BAD = {
     "an unknown value": ({"replica": 1}, "additional properties 'replica' not allowed"),
     "an unknown value in a block": ({"crds": {"instal": True}}, "at '/crds': additional properties 'instal'"),
