@@ -1,6 +1,7 @@
 """The command line: `python -m tests.cluster --help`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:{debs.SYSTEM_PATH}"  # a root without a login may lack them
     try:
         return _run(_parser().parse_args())
     except ClusterError as error:

@@ -34,8 +34,7 @@ SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def missing() -> list[str]:
-    path = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
-    packages = [package for package, command in COMMANDS.items() if shutil.which(command, path=path) is None]
+    packages = [package for package, command in COMMANDS.items() if shutil.which(command) is None]
     if not any((folder / "ptp").exists() for folder in CNI_PLUGINS):
         packages.append("containernetworking-plugins")
     return packages

@@ -20,8 +20,12 @@ def test_each_node_runs_a_pod(pods: dict[str, Pod]) -> None:
 
 @pytest.mark.parametrize("node", NODES)
 def test_a_headless_name_is_every_pods_address(kubectl: Kubectl, pods: dict[str, Pod], node: str) -> None:
-    answer = kubectl("exec", pods[node].name, "--", "nslookup", "headless.default.svc.cluster.local")
-    assert all(pod.address in answer for pod in pods.values())
+    def answer() -> str:
+        look_up = "nslookup headless.default.svc.cluster.local || true"
+        return kubectl("exec", pods[node].name, "--", "sh", "-c", look_up)
+
+    # A pod is Ready a moment before DNS has heard of it.
+    eventually(lambda: all(pod.address in answer() for pod in pods.values()))
 
 
 @pytest.mark.parametrize(("here", "there"), [NODES, NODES[::-1]])
@@ -34,9 +38,9 @@ def test_a_pod_reaches_the_other_nodes_pod(kubectl: Kubectl, pods: dict[str, Pod
 def test_a_service_answers_with_every_pod_also_with_the_one_that_asks(
     kubectl: Kubectl, pods: dict[str, Pod], node: str
 ) -> None:
-    ask = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do wget -qO- http://web; done"
-    answers = kubectl("exec", pods[node].name, "--", "sh", "-c", ask).split()
-    assert set(answers) == {pod.name for pod in pods.values()}
+    ask = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do wget -qO- http://web; done || true"
+    names = {pod.name for pod in pods.values()}
+    eventually(lambda: set(kubectl("exec", pods[node].name, "--", "sh", "-c", ask).split()) == names)
 
 
 def test_the_host_reaches_services_and_pods(kubectl: Kubectl, pods: dict[str, Pod]) -> None:
