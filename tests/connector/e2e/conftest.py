@@ -11,7 +11,7 @@ from tests.engines.fleet import ConnectorChoice, Pair, PairSpec
 from tests.engines.flips import VARIABLE, FlipOrder
 
 # How long a prefill engine that hangs is waited for; longer than the queue of any test takes.
-TIMEOUTS = {"first_layer": 45.0}
+TIMEOUTS = {"first_layer": 60.0}
 LOGS = ROOT / "out" / "engines" / "e2e"
 
 
