@@ -23,6 +23,10 @@ class Relay:
     def address(self) -> str:
         return f"tcp://127.0.0.1:{self.port}"
 
+    @property
+    def connections(self) -> int:
+        return len(self._sockets) // 2
+
     def stall(self) -> None:
         self._going.clear()
 
@@ -36,10 +40,6 @@ class Relay:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
-
-    def retarget(self, port: int) -> None:
-        """New connections go elsewhere: the peer was restarted at the same address."""
-        self._target = port
 
     def close(self) -> None:
         self._going.set()

@@ -6,7 +6,6 @@ cancels on, and sends the reports. It must stay quick: a renewal that comes late
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import logging
 import math
@@ -14,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -22,30 +21,15 @@ import zmq
 
 from layercast_connector.control import DropLog
 from layercast_connector.plan.regions import LayoutError, pair_regions
+from layercast_connector.prefill.peer import Peer, PeerKey, connect
 from layercast_connector.prefill.push import Grant, Push
 from layercast_connector.prefill.sender import Sender, Target, Wake
 from layercast_connector.protocol import messages as m
-from layercast_connector.protocol.envelope import MAX_BYTES, BadMessage, Codec
+from layercast_connector.protocol.envelope import BadMessage, Codec
 from layercast_connector.settings import Timeouts
+from layercast_connector.transport.tails import Proof
 
 logger = logging.getLogger(__name__)
-
-PeerKey = tuple[str, str]
-"""(address, incarnation) of a decode worker."""
-
-
-@dataclass(eq=False)
-class Peer:
-    """One decode worker of one incarnation."""
-
-    address: str
-    incarnation: str
-    sender: Sender
-    socket: zmq.Socket[bytes]
-    target: Target | None = None
-    num_blocks: int = 0
-    pushes: dict[bytes, Push] = field(default_factory=dict)
-    ended: collections.OrderedDict[bytes, m.Report] = field(default_factory=collections.OrderedDict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +56,7 @@ class Link:
     Args:
         hello: this worker's greeting.
         regions: this worker's memory, to pair with each peer's.
+        proof: how arrival is proven here; decode must do the same.
         codec: seals and opens.
         waits: bounds.
         drops: counts what couldn't be opened.
@@ -81,6 +66,7 @@ class Link:
         self,
         hello: m.Hello,
         regions: Sequence[m.Region],
+        proof: Proof,
         codec: Codec[m.ToPrefill],
         waits: Timeouts,
         drops: DropLog,
@@ -88,6 +74,7 @@ class Link:
     ) -> None:
         self._hello = hello
         self._regions = regions
+        self._proof = proof
         self._codec = codec
         self._waits = waits
         self._drops = drops
@@ -102,6 +89,7 @@ class Link:
         self._doorbell_out.connect("inproc://doorbell")
         self._poller.register(self._doorbell_in, zmq.POLLIN)
         self._ring_lock = threading.Lock()
+        self._over = False
         self._thread = threading.Thread(target=self._run, name="layercast-link", daemon=True)
         self._thread.start()
 
@@ -125,7 +113,8 @@ class Link:
     def _ring(self, item: _Add | _Drop | _Ended | None) -> None:
         self._inbox.put(item)
         with self._ring_lock, contextlib.suppress(zmq.Again):  # senders and the model thread ring, one at a time;
-            self._doorbell_out.send(b"", zmq.NOBLOCK)  # a full bell is ringing already
+            if not self._over:
+                self._doorbell_out.send(b"", zmq.NOBLOCK)  # a full bell is ringing already
 
     def _run(self) -> None:
         going = True
@@ -134,6 +123,8 @@ class Link:
                 going = self._turn()
             except Exception:
                 logger.exception("A turn of the control link failed")
+        with self._ring_lock:
+            self._over = True
         self._context.destroy(linger=200)
 
     def _turn(self) -> bool:
@@ -164,33 +155,37 @@ class Link:
 
     def _take(self, item: _Add | _Drop | _Ended) -> None:
         if isinstance(item, _Add):
-            peer = self._peers.get(item.peer_key) or self._greet(item.peer_key, item.sender)
-            peer.pushes[item.push.attempt] = item.push
-            if peer.target is not None:
-                self._ask(peer, item.push)
+            self._add(item)
             return
         if isinstance(item, _Drop):
             self._forget(item.peer_key)
             return
         for peer in self._peers.values():
             if peer.pushes.pop(item.push.attempt, None) is not None:
-                peer.ended[item.push.attempt] = item.report
-                if len(peer.ended) > 1024:
-                    peer.ended.popitem(last=False)
+                peer.keep_report(item.report)
                 self._send(peer, item.report)
                 return
 
-    def _greet(self, key: PeerKey, sender: Sender) -> Peer:
-        socket = self._context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        socket.setsockopt(zmq.ROUTING_ID, f"{self._hello.incarnation}/{self._hello.rank}".encode()[:250])
-        socket.setsockopt(zmq.IPV6, 1 if "[" in key[0] else 0)
-        socket.connect(key[0])
-        self._poller.register(socket, zmq.POLLIN)
-        peer = self._peers[key] = Peer(*key, sender, socket)
+    def _add(self, item: _Add) -> None:
+        peer = self._peers.get(item.peer_key)
+        if peer is None:
+            try:
+                peer = connect(self._context, item.peer_key, self._hello, item.sender)
+            except zmq.ZMQError as error:
+                logger.error("Can't connect to decode at %s: %s", item.peer_key[0], error)
+                item.push.stop_reason = item.push.stop_reason or "decode's address is unusable"
+                item.sender.put(Wake(item.push))
+                return
+            self._peers[item.peer_key] = peer
+            self._poller.register(peer.socket, zmq.POLLIN)
+            self._greet(peer)
+        peer.pushes[item.push.attempt] = item.push
+        if peer.target is not None:
+            self._ask(peer, item.push)
+
+    def _greet(self, peer: Peer) -> None:
+        peer.greeted = self._clock()
         self._send(peer, self._hello)
-        return peer
 
     # From decode.
 
@@ -226,6 +221,10 @@ class Link:
             logger.error("Decode at %s has another KV layout: %s", peer.address, error)
             self._stop_all(peer, "layouts differ")
             return
+        if table.proof != self._proof:
+            logger.error("Decode at %s proves arrival by %s, we by %s", peer.address, table.proof, self._proof)
+            self._stop_all(peer, "another proof of arrival; give both sides the same protocol")
+            return
         peer.target = Target(table.session, pairs)
         peer.num_blocks = min(region.num_blocks for region in table.regions)
         peer.sender.aim(peer.target)
@@ -237,8 +236,9 @@ class Link:
         asked_at = push.asks.get(message.number) if push is not None else None
         if push is None or asked_at is None:
             return
-        blocks = np.frombuffer(message.block_ids, "<u4").astype(np.int64)
-        if blocks.size != push.request.num_blocks or (blocks >= peer.num_blocks).any():
+        fits = len(message.block_ids) == 4 * push.request.num_blocks
+        blocks = np.frombuffer(message.block_ids if fits else b"", "<u4").astype(np.int64)
+        if not fits or (blocks >= peer.num_blocks).any():
             self._stop(push, peer, "the grant names blocks that the request or the cache doesn't have")
             return
         if push.grant is not None:
@@ -259,6 +259,8 @@ class Link:
     def _renew(self) -> None:
         now = self._clock()
         for peer in self._peers.values():
+            if peer.pushes and peer.target is None and now - peer.greeted > self._waits.lease / 3:
+                self._greet(peer)
             for push in peer.pushes.values():
                 self._renew_push(peer, push, now)
 
@@ -289,7 +291,7 @@ class Link:
         peer = self._peers.pop(key, None)
         if peer is not None:
             self._poller.unregister(peer.socket)
-            peer.socket.close(linger=0)
+            peer.close()
 
     def _send(self, peer: Peer, message: msgspec.Struct) -> None:
         try:

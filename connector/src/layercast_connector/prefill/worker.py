@@ -12,7 +12,8 @@ import numpy as np
 
 from layercast_connector.control import DropLog
 from layercast_connector.parts import WorkerParts
-from layercast_connector.prefill.link import Link, PeerKey
+from layercast_connector.prefill.link import Link
+from layercast_connector.prefill.peer import PeerKey
 from layercast_connector.prefill.push import Push, PushChunk, new_push
 from layercast_connector.prefill.sender import Barrier, LayerReady, Sender, Wake
 from layercast_connector.prefill.steps import Chunk, NewPush, PrefillStep
@@ -63,7 +64,7 @@ class PrefillWorker:
         self._gate = LayerGate(names, parts.stream, self._release, Strategy(settings.layer_sync), settings.lookahead)
         hello = m.Hello(m.PROTOCOL_VERSION, parts.compatibility, parts.incarnation, parts.rank)
         codec = Codec[m.ToPrefill](parts.secret, m.ToPrefill)
-        self._link = Link(hello, regions, codec, settings.timeouts, DropLog(tally))
+        self._link = Link(hello, regions, self._proof, codec, settings.timeouts, DropLog(tally))
         self._senders: dict[PeerKey, Sender] = {}
         self._pushes: dict[bytes, _Known] = {}
         self._chunks: dict[Sender, list[PushChunk]] = {}
