@@ -37,7 +37,7 @@ Object = dict[str, Any]
 
 
 class Refused(Exception):
-    """The apiserver said no; the text is its answer."""
+    """The apiserver said no; the text is its message."""
 
 
 class Kube:
@@ -54,7 +54,7 @@ class Kube:
         content = json.dumps(body) if body is not None else None
         answer = self.http.request(method, path, content=content, headers={"Content-Type": content_type})
         if answer.is_error:
-            raise Refused(answer.text)
+            raise Refused(_message(answer))
         result: Object = answer.json()
         return result
 
@@ -98,6 +98,13 @@ class Kube:
                     return list(objects.values())
         names = ", ".join(sorted(objects)) or "nothing"
         raise AssertionError(f"{what}: not within {timeout_s:.0f} s; {kind.plural} are: {names}")
+
+
+def _message(answer: httpx.Response) -> str:
+    if "json" not in answer.headers.get("content-type", ""):
+        return answer.text
+    message: str = answer.json()["message"]
+    return message
 
 
 def _pem(data: str) -> str:

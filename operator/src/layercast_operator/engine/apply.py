@@ -77,15 +77,24 @@ class Api:
         except Changed:
             return  # somebody was faster
 
+    async def objects(self, kind: Kind, namespace: str | None) -> AsyncIterator[Manifest]:
+        """All objects of a kind that the operator looks at."""
+        async for item in self._pages(kind, namespace, _JSON):
+            yield item
+
     async def uids(self, kind: Kind, namespace: str | None) -> AsyncIterator[str]:
-        """The uids of all objects of a kind that the operator looks at, a page of metadata at a time."""
+        """Their uids, from lists of metadata only."""
+        async for item in self._pages(kind, namespace, _METADATA_LIST):
+            yield item["metadata"]["uid"]
+
+    async def _pages(self, kind: Kind, namespace: str | None, accept: str) -> AsyncIterator[Manifest]:
         query = {"limit": str(_PAGE)}
         if kind is not RESOURCE:
             query["labelSelector"] = MANAGED_SELECTOR
         while True:
-            page = await self._call("GET", f"{kind.path(namespace)}?{urlencode(query)}", accept=_METADATA_LIST)
+            page = await self._call("GET", f"{kind.path(namespace)}?{urlencode(query)}", accept=accept)
             for item in page["items"] or []:  # null when there are none
-                yield item["metadata"]["uid"]
+                yield item
             token = page["metadata"].get("continue")
             if not token:
                 return

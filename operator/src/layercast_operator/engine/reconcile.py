@@ -7,7 +7,7 @@ somebody else made.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -83,17 +83,17 @@ class Reconciler:
 
     async def _act(self, resource: Resource, desired: Desired) -> Problem | None:
         """Applies, then prunes; prunes nothing unless everything wanted is there."""
-        before = self._applied.get(resource.key, {})
-        now = self._applied[resource.key] = {}
+        wanted = {_id_of(child): child for child in desired.children}
+        remembered = self._applied.get(resource.key, {})
+        applied = self._applied[resource.key] = {id: each for id, each in remembered.items() if id in wanted}
         try:
-            for child in desired.children:
-                id = _id_of(child)
-                now[id] = await self._apply(id, child, resource, before.get(id))
+            for id, child in wanted.items():
+                applied[id] = await self._apply(id, child, resource, applied.get(id))
         except NameTaken as error:
             return Problem(Reason.NAME_TAKEN, str(error))
         except Rejected as error:
             return Problem(Reason.APPLY_REJECTED, str(error))
-        await self._prune(resource, desired)
+        await self._prune(resource, desired.plan.keep, wanted)
         return None
 
     async def _apply(self, id: ObjectId, child: Manifest, resource: Resource, before: Applied | None) -> Applied:
@@ -116,10 +116,9 @@ class Reconciler:
         raw = await self._api.get(id)
         return project(id.kind, raw) if raw is not None else None
 
-    async def _prune(self, resource: Resource, desired: Desired) -> None:
-        wanted = {_id_of(child) for child in desired.children}
+    async def _prune(self, resource: Resource, keep: Collection[str], wanted: Collection[ObjectId]) -> None:
         for child in reversed(self._store.children(resource.uid)):
-            kept = child.id in wanted or child.revision in desired.plan.keep
+            kept = child.id in wanted or child.revision in keep
             if not kept and not child.deleting:
                 await self._api.delete(child.id, child.uid)
 

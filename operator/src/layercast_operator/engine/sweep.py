@@ -1,8 +1,11 @@
-"""Finds deletions that no event told of.
+"""Fills the store before anything acts, and finds deletions that no event told of.
+
+A pass over a resource must never run while some kinds of children have not been listed yet: it would take
+a rollout for a first start. kopf does not say when its listings are over, so `prime` lists by itself.
 
 After an expired watch kopf lists again, and says nothing of what is no longer in the list. So whenever a
 listing shows (an event without a type), and from time to time in any case, everything is listed once more
-and the store forgets what isn't there. Reads only; pages of metadata only.
+and the store forgets what isn't there. Reads only.
 """
 
 import asyncio
@@ -11,8 +14,9 @@ from collections.abc import Sequence
 
 from layercast_operator.api.kinds import CHILD_KINDS, RESOURCE, Kind
 from layercast_operator.api.observed import Key
-from layercast_operator.engine.apply import Api, ApiFailure
+from layercast_operator.engine.apply import Api, ApiFailure, Changed
 from layercast_operator.engine.metrics import Metrics
+from layercast_operator.engine.projection import project
 from layercast_operator.engine.queue import WorkQueue
 from layercast_operator.engine.store import Store
 
@@ -36,6 +40,24 @@ class Sweeper:
         self._metrics = metrics
         self._period_s = period_s
         self._asked = asyncio.Event()
+
+    async def prime(self) -> None:
+        """Everything that exists into the store, and every resource into the queue."""
+        for kind in (*CHILD_KINDS, RESOURCE):
+            await self._prime(kind)
+
+    async def _prime(self, kind: Kind) -> None:
+        for scope in self._scopes:
+            try:
+                async for raw in self._api.objects(kind, scope):
+                    seen = project(kind, raw)
+                    self._store.observe(seen)
+                    if kind is RESOURCE:
+                        self._queue.add((seen.id.namespace, seen.id.name))
+            except Changed:
+                if kind is not RESOURCE:
+                    raise
+                _log.warning("the CustomResourceDefinition %s.%s is not installed yet", kind.plural, kind.group)
 
     def ask(self) -> None:
         """Sweep soon. Asking often is cheap."""

@@ -89,6 +89,7 @@ async def run(config: Config, root_secret: bytes) -> None:
         leading = asyncio.Event()
         server = await http.serve(http.application(parts.metrics, parts.queue, leading), config.http)
         stack.push_async_callback(server.cleanup)
+        await parts.sweeper.prime()
         await _run_until_the_first_ends(parts, config, leading)
 
 
