@@ -98,14 +98,19 @@ def _has_unpacked(node: Node, layer: Layer) -> bool:
 def _link_layer(source: Node, target: Node, layer: Layer) -> None:
     parent = [layer.parent] if layer.parent else []
     view, draft = f"lc-view-{layer.chain}", f"lc-draft-{layer.chain}"
-    for node, key in ((source, view), (target, draft)):
-        with suppress(ClusterError):  # left by a load that was killed
-            run(_command(node, "snapshots", "remove", key))
+    _forget(source, view)  # a load that was killed may have left them
+    _forget(target, draft)
     files = _mounted_folder(run(_command(source, "snapshots", "view", "--mounts", view, layer.chain)))
     copy = _mounted_folder(run(_command(target, "snapshots", "prepare", "--mounts", draft, *parent)))
     run(["cp", "--archive", "--link", f"{files}/.", f"{copy}/"], timeout_s=600)
     run(_command(target, "snapshots", "commit", layer.chain, draft))
-    run(_command(source, "snapshots", "remove", view))
+    _forget(source, view)
+
+
+def _forget(node: Node, snapshot: str) -> None:
+    """containerd itself collects a view as soon as it likes; the layer that it shows stays."""
+    with suppress(ClusterError):
+        run(_command(node, "snapshots", "remove", snapshot))
 
 
 def _mounted_folder(mounts: str) -> str:
