@@ -47,7 +47,7 @@ class Kube:
         authority = ssl.create_default_context(cadata=_pem(cluster["certificate-authority-data"]))
         headers = {"Authorization": f"Bearer {user['token']}", "User-Agent": USER_AGENT}
         self.http = httpx.Client(
-            base_url=cluster["server"], headers=headers, verify=authority, timeout=30, trust_env=False
+            base_url=cluster["server"], headers=headers, verify=authority, timeout=60, trust_env=False
         )
 
     def call(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Object:
@@ -77,7 +77,7 @@ class Kube:
         self.call("DELETE", kind.path(namespace, name), {"propagationPolicy": "Background"})
 
     def wait(
-        self, kind: Kind, namespace: str, until: Callable[[list[Object]], bool], what: str, timeout_s: float = 30
+        self, kind: Kind, namespace: str, until: Callable[[list[Object]], bool], what: str, timeout_s: float = 60
     ) -> list[Object]:
         """Follows a kind in a namespace until a condition on all its objects holds; returns them."""
         listing = self.call("GET", kind.path(namespace))
@@ -86,7 +86,7 @@ class Kube:
             return list(objects.values())
         version, seconds = listing["metadata"]["resourceVersion"], int(timeout_s)
         query = f"?watch=1&resourceVersion={version}&timeoutSeconds={seconds}"
-        timeout = httpx.Timeout(30, read=timeout_s + 10)
+        timeout = httpx.Timeout(60, read=timeout_s + 10)
         with self.http.stream("GET", kind.path(namespace) + query, timeout=timeout) as stream:
             for line in stream.iter_lines():
                 event = json.loads(line)

@@ -62,11 +62,11 @@ class OperatorProcess:
         """SIGTERM; its exit status."""
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=60)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=60)
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
@@ -83,7 +83,7 @@ class OperatorProcess:
         )
 
     def wait_until_up(self) -> None:
-        until(f"{self.name} answers", self._is_up, timeout_s=30, blame=self.text)
+        until(f"{self.name} answers", self._is_up, timeout_s=60, blame=self.text)
 
     def _is_up(self) -> bool:
         try:

@@ -61,7 +61,7 @@ class Scene:
         self.kube.wait(RESOURCE, self.namespace, reached, f"{self.name} gets {condition}={status} {reason}")
         return self.resource()
 
-    def wait_for_children(self, kind: Kind, count: int, timeout_s: float = 30) -> list[Object]:
+    def wait_for_children(self, kind: Kind, count: int, timeout_s: float = 60) -> list[Object]:
         def reached(found: list[Object]) -> bool:
             return sum(map(self._is_child, found)) == count
 

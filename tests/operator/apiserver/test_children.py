@@ -234,8 +234,8 @@ def test_a_deleted_resource_takes_everything_with_it(scene: Scene) -> None:
     scene.delete()
     scene.kube.wait(RESOURCE, scene.namespace, lambda found: not found, "the resource is gone")
     for kind in CHILD_KINDS:
-        # The garbage collector looks for new kinds of owners every 30 s.
-        scene.wait_for_children(kind, 0, timeout_s=60)
+        # The garbage collector looks for new kinds of owners every 30 s, and this may be the first.
+        scene.wait_for_children(kind, 0, timeout_s=90)
 
 
 def versions(scene: Scene) -> dict[str, str]:

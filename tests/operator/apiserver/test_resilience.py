@@ -17,6 +17,7 @@ pytestmark = pytest.mark.apiserver
 
 Start = Callable[..., OperatorProcess]
 REST_S = 60
+SHORT_LEASE = {"leaseSeconds": 8, "renewSeconds": 6, "periodSeconds": 1}
 
 
 @pytest.fixture
@@ -130,10 +131,9 @@ def test_what_was_deleted_while_the_watch_was_down_is_put_back(
 
 
 def test_of_two_operators_one_acts_and_the_other_follows(scene: Scene, start_operator: Start) -> None:
-    election = {"leaseSeconds": 4, "renewSeconds": 3, "periodSeconds": 0.5}
-    first = start_operator("first", leaderElection=election)
+    first = start_operator("first", leaderElection=SHORT_LEASE)
     first.wait_until_leading(scene.kube)
-    second = start_operator("second", leaderElection=election)
+    second = start_operator("second", leaderElection=SHORT_LEASE)
     second.wait_until_up()
     scene.start()
     assert "layercast_operator_leader 1.0" in first.get("/metrics")
@@ -146,7 +146,9 @@ def test_of_two_operators_one_acts_and_the_other_follows(scene: Scene, start_ope
     scene.wait_for("Progressing", "True", generation=2)
 
 
-def test_a_clean_end_gives_the_lease_back(scene: Scene, start_operator: Start) -> None:
+def test_a_lease_without_holder_is_taken_and_given_back_at_a_clean_end(scene: Scene, start_operator: Start) -> None:
+    metadata = {"name": "layercast-operator", "namespace": scene.namespace}
+    scene.kube.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata})
     operator = start_operator()
     operator.wait_until_leading(scene.kube)
     assert operator.stop() == 0
@@ -157,10 +159,10 @@ def test_a_clean_end_gives_the_lease_back(scene: Scene, start_operator: Start) -
 def test_it_ends_when_the_apiserver_hangs_longer_than_its_lease(
     scene: Scene, start_operator: Start, control_plane: ControlPlane
 ) -> None:
-    operator = start_operator(leaderElection={"leaseSeconds": 4, "renewSeconds": 3, "periodSeconds": 0.5})
+    operator = start_operator(leaderElection=SHORT_LEASE)
     operator.wait_until_leading(scene.kube)
     with control_plane.paused_apiserver():
-        assert operator.process.wait(timeout=30) == 1
+        assert operator.process.wait(timeout=60) == 1
     assert any("was not renewed in time" in entry["message"] for entry in operator.logs())
 
 

@@ -42,7 +42,6 @@ class _Record:
     """The lease as read; `version` is needed to replace exactly that."""
 
     holder: str
-    renewed: str
     transitions: int
     duration_s: float
     version: str
@@ -132,12 +131,11 @@ class Lease:
         return self._remember(lease)
 
     def _remember(self, lease: Any) -> _Record:
-        spec = lease.spec
+        spec = lease.spec  # None in a Lease that nobody has held yet
         record = _Record(
-            holder=spec.holder_identity or "",
-            renewed=str(spec.renew_time),
-            transitions=spec.lease_transitions or 0,
-            duration_s=float(spec.lease_duration_seconds or self._settings.duration_s),
+            holder=(spec and spec.holder_identity) or "",
+            transitions=(spec and spec.lease_transitions) or 0,
+            duration_s=float((spec and spec.lease_duration_seconds) or self._settings.duration_s),
             version=lease.metadata.resource_version,
         )
         if self._observed is None or record.version != self._observed.version:
