@@ -10,13 +10,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
+
 from examples.demo.ask import Served, await_remote, chat_of, prompt_of, serve
 from examples.demo.cluster import ROOT, Place, load_images, open_place
 from examples.demo.resource import Resource
 from tests.cluster.errors import ClusterError
 from tests.engines.client import Ask, AskChat
 
-NAMESPACE, NAME, PORT = "layercast-demo", "tiny", 80
+NAMESPACE, NAME, PORT = "layercast-demo", "tiny", 8000
 MANIFEST = ROOT / "examples" / "tiny-cpu.yaml"
 _times: list[tuple[str, float]] = []
 
@@ -96,6 +98,13 @@ Try next:
   make demo-down""")
 
 
+def _ask_or_explain(resource: Resource) -> list[Served]:
+    try:
+        return asyncio.run(ask_all(resource))
+    except (httpx.HTTPError, RuntimeError) as error:
+        raise ClusterError(f"a prompt was not answered: {error!r}\n{resource.reasons()}") from error
+
+
 def main() -> int:
     argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__).parse_args()
     start = time.monotonic()
@@ -104,7 +113,7 @@ def main() -> int:
             place = open_place()
         resource = prepare(place)
         with step("Prompts through the public Service"):
-            served = asyncio.run(ask_all(resource))
+            served = _ask_or_explain(resource)
             show(served)
     except ClusterError as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)

@@ -13,7 +13,7 @@ from examples.demo.cluster import ROOT, Place, load_images, open_place
 from examples.demo.resource import Resource
 from tests.cluster import lifecycle
 
-NAMESPACE, NAME, PORT = "layercast-e2e", "tiny", 80
+NAMESPACE, NAME, PORT = "layercast-e2e", "tiny", 8000
 
 
 @pytest.fixture(scope="session")
