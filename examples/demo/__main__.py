@@ -36,12 +36,13 @@ def step(name: str) -> Iterator[None]:
 def prepare(place: Place) -> Resource:
     """Images, chart, resource, Ready."""
     with step("Images: build what changed, load it"):
-        load_images(place)
+        digests = load_images(place)
     with step("helm install layercast charts/layercast"):
-        place.install_chart()
+        place.install_chart(f"podAnnotations.image={digests['operator']}")
     resource = Resource(place, NAMESPACE, NAME)
     with step("kubectl apply -f examples/tiny-cpu.yaml, and wait until Ready"):
         resource.apply(MANIFEST)
+        resource.use_image(digests["engine-cpu"])
         resource.await_ready(lambda line: print(f"    {line}", flush=True))
     return resource
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from images.spec import SPECS, cache_dir
 from tests.cluster import binaries, lifecycle
 from tests.cluster.client import Kubectl, environment
 from tests.cluster.errors import ClusterError
@@ -63,18 +62,23 @@ def open_place(nodes: int = 1) -> Place:
     return Place(Kubectl(lifecycle.kubeconfig()), local=True)
 
 
-def load_images(place: Place, nodes: Sequence[str] = ()) -> None:
-    """Builds the images and loads them into our cluster; on another one, says what has to be there."""
-    built = subprocess.run([sys.executable, "-m", "images.build", *_IMAGES], cwd=ROOT, check=False)
+def load_images(place: Place) -> dict[str, str]:
+    """Builds the images and loads them into our cluster; on another one, says what has to be there.
+
+    Returns each image's digest.
+    """
+    command = [sys.executable, "-m", "images.build", *_IMAGES]
+    built = subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True)
     if built.returncode != 0:
         raise ClusterError("the images can't be built; see above")
-    archives = [cache_dir() / "images" / f"{SPECS[name].name}.oci.tar" for name in _IMAGES]
+    archives = [Path(line.split()[0]) for line in built.stdout.splitlines()]
     if place.local:
-        lifecycle.load(archives, list(nodes))
-        return
-    print("Your cluster must have these images (load the archives into its nodes or a registry of yours):")
-    for name, archive in zip(_IMAGES, archives, strict=True):
-        print(f"  layercast.local/{name}:dev  {archive}")
+        lifecycle.load(archives, [])
+    else:
+        print("Your cluster must have these images (load the archives into its nodes or a registry of yours):")
+        for name, archive in zip(_IMAGES, archives, strict=True):
+            print(f"  layercast.local/{name}:dev  {archive}")
+    return {name: line.split()[1] for name, line in zip(_IMAGES, built.stdout.splitlines(), strict=True)}
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tests.cluster.errors import ClusterError
 from tests.engines.metrics import Metrics, parse
 
 READY_TIMEOUT_S = 600
+_IMAGE_ANNOTATION = "demo.layercast.dev/engine-image"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,16 @@ class Resource:
         if not found:
             kubectl("create", "namespace", self.namespace)
         kubectl("apply", "-n", self.namespace, "-f", str(manifest))
+
+    def use_image(self, digest: str) -> None:
+        """Restarts the pods if they run another image under the same name; remembers this one."""
+        kubectl, here = self.place.kubectl, ("-n", self.namespace)
+        known = self.get()["metadata"].get("annotations", {}).get(_IMAGE_ANNOTATION)
+        kubectl("annotate", "dllm", self.name, *here, "--overwrite", f"{_IMAGE_ANNOTATION}={digest}")
+        if known not in (None, digest):
+            selector = f"layercast.dev/resource={self.name}"
+            kubectl("rollout", "restart", "deployment", *here, "-l", selector)
+            kubectl("rollout", "status", "deployment", *here, "-l", selector, timeout_s=READY_TIMEOUT_S)
 
     def get(self) -> dict[str, Any]:
         """The resource as the apiserver has it."""

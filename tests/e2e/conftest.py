@@ -21,8 +21,8 @@ def place() -> Iterator[Place]:
     """Two nodes with our images and our chart. A cluster that ran before stays, one that we started goes."""
     ran_before = lifecycle.status()
     place = open_place(nodes=2)
-    load_images(place)
-    place.install_chart()
+    digests = load_images(place)
+    place.install_chart(f"podAnnotations.image={digests['operator']}")
     yield place
     if not ran_before:
         lifecycle.down()
