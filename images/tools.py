@@ -19,7 +19,7 @@ class BuildError(Exception):
 
 
 def say(text: str) -> None:
-    print(f"[images] {text}", flush=True)
+    print(f"[images] {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
