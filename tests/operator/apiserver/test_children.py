@@ -244,3 +244,16 @@ def versions(scene: Scene) -> dict[str, str]:
         for kind in CHILD_KINDS
         for child in scene.children(kind)
     }
+
+
+def test_a_resource_made_anew_at_once_gets_children_of_its_own(scene: Scene) -> None:
+    scene.start()
+    scene.delete()
+    new = scene.create()["metadata"]["uid"]
+
+    def are_new(found: list[Object]) -> bool:
+        return [child["metadata"]["ownerReferences"][0]["uid"] for child in found] == [new, new]
+
+    scene.kube.wait(DEPLOYMENT, scene.namespace, are_new, "deployments of the new resource", timeout_s=90)
+    scene.wait_for("Degraded", "False")
+    assert len(scene.children()) == CHILDREN

@@ -103,8 +103,7 @@ class Reconciler:
             return before
         existing = seen or await self._look_up(id)
         if existing is not None:
-            if not _is_ours(existing, resource):
-                raise NameTaken(_name_taken(id))
+            _check_ours(existing, resource)
             # With the uid it fails if the object is not the one that was seen: names change hands.
             child = {**child, "metadata": {**child["metadata"], "uid": existing.uid}}
         after = project(id.kind, await self._api.apply(id, child))
@@ -145,18 +144,16 @@ def _id_of(child: Manifest) -> ObjectId:
     return ObjectId(kind, child["metadata"]["namespace"], child["metadata"]["name"])
 
 
-def _is_ours(seen: Seen, resource: Resource) -> bool:
+def _check_ours(existing: Seen, resource: Resource) -> None:
     """Controlled by this very resource; or by nobody, with our labels: then it was orphaned, and is adopted."""
-    if seen.deleting:
-        return False  # it can't be changed any more, only waited for
-    return seen.owner_uid == resource.uid or (not seen.owner_uid and seen.label == Names.of(resource.name).base)
-
-
-def _name_taken(id: ObjectId) -> str:
-    return (
-        f"{id.kind.name} {id.name} exists and does not belong to this resource (or is being deleted): "
-        "delete it, or give this resource another name"
-    )
+    what = f"{existing.id.kind.name} {existing.id.name}"
+    if existing.owner == resource.key and (existing.deleting or existing.owner_uid != resource.uid):
+        raise NotDone(f"waiting for {what} to be gone")  # deleted, or left of a resource of the same name
+    orphaned = not existing.owner_uid and existing.label == Names.of(resource.name).base
+    if existing.owner_uid != resource.uid and not orphaned:
+        raise NameTaken(
+            f"{what} exists and does not belong to this resource: delete it, or give this resource another name"
+        )
 
 
 def _digest(manifest: Manifest) -> str:
