@@ -19,7 +19,7 @@ import zmq.asyncio
 from layercast_connector.control import DropLog
 from layercast_connector.decode.choose import PodLoad, choose, prefix_key
 from layercast_connector.protocol import messages as m
-from layercast_connector.protocol.envelope import BadMessage, Codec
+from layercast_connector.protocol.envelope import MAX_BYTES, BadMessage, Codec
 from layercast_connector.settings import PodAddress, PrefillPods
 
 logger = logging.getLogger(__name__)
@@ -127,30 +127,39 @@ class Poller:
         self._drops = drops
         self._context = zmq.asyncio.Context()
         self._sockets: dict[str, zmq.asyncio.Socket] = {}
+        self._unusable: set[str] = set()
 
     async def run(self) -> None:
         """Polls until cancelled."""
         try:
             while True:
-                self._table.set_addresses(await self._resolve())
-                known = self._table.addresses()
-                self._forget({name for name, _ in known})
-                await asyncio.gather(
-                    asyncio.sleep(_POLL_SECONDS), *(self._ask(name, address) for name, address in known)
-                )
+                await asyncio.gather(asyncio.sleep(_POLL_SECONDS), self._turn())
         finally:
-            self._forget(set())
-            self._context.term()
+            self._context.destroy(linger=0)
 
-    async def _resolve(self) -> list[PodAddress]:
+    async def _turn(self) -> None:
+        """Looks where the pods are, and asks them all. Whatever is wrong with one must not end the polling."""
+        addresses = await self._resolve()
+        if addresses is not None:
+            self._table.set_addresses(addresses)
+        known = self._table.addresses()
+        self._forget({name for name, _ in known})
+        outcomes = await asyncio.gather(*(self._ask(*pod) for pod in known), return_exceptions=True)
+        for (name, _), outcome in zip(known, outcomes, strict=True):
+            if isinstance(outcome, Exception) and name not in self._unusable:
+                self._unusable.add(name)
+                logger.warning("Can't ask prefill pod %s for its state: %s", name, outcome)
+
+    async def _resolve(self) -> list[PodAddress] | None:
+        """The pods' addresses; None while the name doesn't resolve: then the known ones stay, silent if they are."""
         where = self._where
         if not where.dns:
             return where.static
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(where.dns, None, type=socket.SOCK_STREAM)
-        except socket.gaierror:
-            return []
+        except (OSError, UnicodeError):
+            return None
         hosts = sorted({str(info[4][0]) for info in found})
         return [PodAddress(host, where.api_port, where.control_port) for host in hosts]
 
@@ -177,10 +186,15 @@ class Poller:
         sock = self._context.socket(zmq.DEALER)
         sock.setsockopt(zmq.LINGER, 0)
         sock.setsockopt(zmq.SNDHWM, 2)
+        sock.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         sock.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         host = f"[{address.host}]" if ":" in address.host else address.host
         sock.setsockopt(zmq.IPV6, 1 if ":" in address.host else 0)
-        sock.connect(f"tcp://{host}:{address.control_port}")
+        try:
+            sock.connect(f"tcp://{host}:{address.control_port}")
+        except zmq.ZMQError:
+            sock.close()
+            raise
         self._sockets[name] = sock
         return sock
 
