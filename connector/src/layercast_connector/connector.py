@@ -33,6 +33,10 @@ from layercast_connector.settings import parse_settings
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+_IDLE_PATIENCE_S = 0.002
+"""vLLM runs step after step while a request only waits for a transfer. Without tokens to compute such a step waits
+here for news, this long at most, instead of burning the cores that the other side may need."""
+
 
 @dataclass
 class LayercastMetadata(KVConnectorMetadata):
@@ -78,6 +82,7 @@ class LayercastConnector(KVConnectorBase_V1):
         self._closers: list[Any] = []
         self._outcome = LayercastOutcome()
         self._bad_blocks: set[int] = set()
+        self._patience = 0.0
         if role is KVConnectorRole.SCHEDULER:
             self._build_scheduler()
 
@@ -163,6 +168,7 @@ class LayercastConnector(KVConnectorBase_V1):
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         """The step begins."""
+        self._patience = _IDLE_PATIENCE_S if forward_context.attn_metadata is None else 0.0
         metadata = self._get_connector_metadata()
         assert isinstance(metadata, LayercastMetadata)
         if self._decode_worker is not None and isinstance(metadata.step, DecodeStep):
@@ -188,10 +194,10 @@ class LayercastConnector(KVConnectorBase_V1):
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
         """Requests whose blocks prefill may free, or whose KV decode has (or will never get)."""
         if self._prefill_worker is not None:
-            return self._prefill_worker.take_finished(finished_req_ids) or None, None
+            return self._prefill_worker.take_finished(finished_req_ids, self._patience) or None, None
         if self._decode_worker is None:
             return None, None
-        outcome = self._decode_worker.finish_step()
+        outcome = self._decode_worker.finish_step(self._patience)
         self._outcome = LayercastOutcome(outcome.reports, outcome.failures)
         self._bad_blocks = outcome.bad_blocks
         return None, outcome.finished or None

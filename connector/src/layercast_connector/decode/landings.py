@@ -88,6 +88,8 @@ class Landings:
         self._tally = tally
         self._clock = clock
         self._lock = threading.Lock()
+        self._news = threading.Event()
+        """Something is in `_finished`."""
         self._live: dict[bytes, _Landing] = {}
         self._finished: list[Finished] = []
         self._cancels: Outbox = []
@@ -131,9 +133,12 @@ class Landings:
             if landing is not None:
                 landing.fence.answered(self._clock())
 
-    def take_finished(self) -> list[Finished]:
-        """What ended since the last call, each attempt once."""
+    def take_finished(self, patience: float = 0.0) -> list[Finished]:
+        """What ended since the last call, each attempt once; with `patience`, waits that long for something to end."""
+        if patience:
+            self._news.wait(patience)
         with self._lock:
+            self._news.clear()
             finished, self._finished = self._finished, []
         return finished
 
@@ -261,6 +266,7 @@ class Landings:
             self._ended.popitem(last=False)
         failure = landing.fence.failure
         self._finished.append(Finished(landing.req_id, landing.blocks, failure, landing.aborted, landing.report))
+        self._news.set()
         self._tally.count(metrics.FENCES, "quarantined" if landing.fence.quarantined else "proven")
         if failure is None and landing.report is not None:
             self._tally.observe(metrics.EXPOSED, landing.report.exposed + self._clock() - landing.reported_at)

@@ -103,13 +103,13 @@ class DecodeWorker:
         for stop in step.stop:
             self._landings.stop(stop.attempt, stop.reason, aborted=stop.aborted)
 
-    def finish_step(self) -> Outcome:
-        """What ended since the last step.
+    def finish_step(self, patience: float = 0.0) -> Outcome:
+        """What ended since the last step; see `Landings.take_finished` for `patience` (seconds).
 
         Bad blocks are reported in the same step that reports their request as finished: vLLM then still holds them
         for it, so they can't be mistaken for a later owner's.
         """
-        ended = self._landings.take_finished()
+        ended = self._landings.take_finished(patience)
         for one in ended:
             if one.failure is None:
                 self._on_arrived(one.req_id, one.blocks)

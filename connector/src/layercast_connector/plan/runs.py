@@ -56,6 +56,9 @@ class RegionPair:
 def find_runs(src_blocks: Int, dst_blocks: Int) -> Runs:
     """Groups pairs of blocks into maximal runs that ascend by one on both sides.
 
+    Pairs are sorted first: a block pool in use hands blocks out in descending order as often as not, and the order of
+    the writes doesn't matter.
+
     Args:
         src_blocks: prefill's block ids, shape (n,).
         dst_blocks: decode's block ids, shape (n,), paired with `src_blocks`.
@@ -67,6 +70,8 @@ def find_runs(src_blocks: Int, dst_blocks: Int) -> Runs:
         raise ValueError(f"{src_blocks.shape[0]} source blocks but {dst_blocks.shape[0]} target blocks")
     if not src_blocks.size:
         return Runs(src_blocks, dst_blocks, src_blocks)
+    order = np.argsort(src_blocks, kind="stable")
+    src_blocks, dst_blocks = src_blocks[order], dst_blocks[order]
     breaks = (np.diff(src_blocks) != 1) | (np.diff(dst_blocks) != 1)
     starts = np.concatenate(([0], np.flatnonzero(breaks) + 1))
     count = np.diff(np.concatenate((starts, [src_blocks.size])))

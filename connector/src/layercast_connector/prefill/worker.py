@@ -65,6 +65,8 @@ class PrefillWorker:
         hello = m.Hello(m.PROTOCOL_VERSION, parts.compatibility, parts.incarnation, parts.rank)
         codec = Codec[m.ToPrefill](parts.secret, m.ToPrefill)
         self._link = Link(hello, regions, self._proof, codec, settings.timeouts, DropLog(tally))
+        self._news = threading.Event()
+        """A push has ended since the last `take_finished`."""
         self._senders: dict[PeerKey, Sender] = {}
         self._pushes: dict[bytes, _Known] = {}
         self._chunks: dict[Sender, list[PushChunk]] = {}
@@ -120,8 +122,14 @@ class PrefillWorker:
         """`wait_for_save`: every layer is accounted for."""
         self._gate.end()
 
-    def take_finished(self, finished_req_ids: set[str]) -> set[str]:
-        """Requests whose push is over and that vLLM has finished: their blocks may be freed."""
+    def take_finished(self, finished_req_ids: set[str], patience: float = 0.0) -> set[str]:
+        """Requests whose push is over and that vLLM has finished: their blocks may be freed.
+
+        With `patience` (seconds), waits that long for a push to end.
+        """
+        if patience and self._pushes:
+            self._news.wait(patience)
+        self._news.clear()
         for known in self._pushes.values():
             known.finished = known.finished or known.push.req_id in finished_req_ids
         over = [attempt for attempt, known in self._pushes.items() if known.finished and known.push.closed]
@@ -141,9 +149,7 @@ class PrefillWorker:
         key = (worker.address, worker.incarnation)
         if key not in self._senders:
             self._forget_idle()
-            self._senders[key] = Sender(
-                self._transport, self._layer_regions, self._tails, self._link.ended, self._tally
-            )
+            self._senders[key] = Sender(self._transport, self._layer_regions, self._tails, self._on_ended, self._tally)
         push = new_push(new.req_id, new.request, self._num_regions, self._proof, time.monotonic())
         self._pushes[push.attempt] = _Known(push, self._senders[key], key)
         self._link.add(key, push, self._senders[key])
@@ -166,6 +172,11 @@ class PrefillWorker:
         now = time.monotonic()
         for sender, chunks in self._chunks.items():
             sender.put(LayerReady(layer, chunks, event, now))
+
+    def _on_ended(self, push: Push, report: m.Report) -> None:
+        """In a sender's thread: a push is closed."""
+        self._link.ended(push, report)
+        self._news.set()
 
     def _stop_attempts(self, attempts: Sequence[bytes], reason: str) -> None:
         for attempt in attempts:
