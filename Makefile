@@ -55,7 +55,7 @@ images: env ## OCI archives of all images that can be built here
 bench: env ## all benchmarks, JSON into out/bench
 	@$(PY) -m bench
 
-lock: env ## renew requirements/dev.txt from dev.in and the two projects
+lock: env ## renew requirements/dev.txt (images/README.md has the images' locks)
 	@.venv/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --upgrade -q \
 	    operator/pyproject.toml connector/pyproject.toml requirements/dev.in -o requirements/dev.txt
 
