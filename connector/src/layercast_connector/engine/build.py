@@ -46,7 +46,10 @@ def prefill_scheduler(
     load = Load(engine.compatibility, new_incarnation())
     server = ControlServer(settings.control_port, Codec[m.StatusRequest](secret, m.StatusRequest), load, drops)
     codec = Codec[m.PrefillRequest](secret, m.PrefillRequest)
-    return PrefillScheduler(engine.compatibility, engine.block_size, codec, load, drops), server
+    scheduler = PrefillScheduler(
+        engine.compatibility, engine.block_size, codec, load, drops, tensor_parallel=engine.tensor_parallel
+    )
+    return scheduler, server
 
 
 def decode_worker(settings: Settings, engine: Engine, kv_caches: dict[str, Any], tally: metrics.Tally) -> DecodeWorker:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
 from layercast_connector.control import DropLog
-from layercast_connector.plan.chunks import chunk_range
+from layercast_connector.plan.chunks import blocks_for, chunk_range
 from layercast_connector.prefill.steps import Chunk, NewPush, PrefillStep
 from layercast_connector.protocol import messages as m
 from layercast_connector.protocol.envelope import BadMessage, Codec, open_text
@@ -16,6 +17,8 @@ from layercast_connector.protocol.envelope import BadMessage, Codec, open_text
 logger = logging.getLogger(__name__)
 
 PARAMS_KEY = "layercast"
+_REMEMBERED = 65_536
+"""How many attempts are kept, to begin none twice: more than can be under way."""
 
 
 @dataclass
@@ -74,18 +77,28 @@ class PrefillScheduler:
         codec: opens what decode put into `kv_transfer_params`.
         load: shared with the status server.
         drops: counts what couldn't be opened.
+        tensor_parallel: how many ranks push; decode must name a worker for each.
     """
 
     def __init__(
-        self, compatibility: str, block_size: int, codec: Codec[m.PrefillRequest], load: Load, drops: DropLog
+        self,
+        compatibility: str,
+        block_size: int,
+        codec: Codec[m.PrefillRequest],
+        load: Load,
+        drops: DropLog,
+        *,
+        tensor_parallel: int,
     ) -> None:
         self._compatibility = compatibility
+        self._tensor_parallel = tensor_parallel
         self._block_size = block_size
         self._codec = codec
         self._load = load
         self._drops = drops
         self._pushes: dict[str, _Push] = {}
         self._aborted: list[bytes] = []
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
 
     def added(self, request: Any) -> None:
         """vLLM accepted a request. Forged or foreign transfer parameters make it an ordinary one: nothing is pushed."""
@@ -98,11 +111,30 @@ class PrefillScheduler:
         except BadMessage as error:
             self._drops.dropped(error)
             return
-        if push.compatibility != self._compatibility or push.prompt_tokens != request.num_prompt_tokens:
-            logger.warning("Not pushing %s: decode has [%s], we have [%s]", request.request_id, push.compatibility,
-                           self._compatibility)  # fmt: skip
+        misfit = self._misfit(push, request.num_prompt_tokens)
+        if misfit is not None:
+            logger.warning("Not pushing %s: %s", request.request_id, misfit)
             return
+        self._remember(push.attempt)
         self._pushes[request.request_id] = _Push(push, push.first_block)
+
+    def _misfit(self, push: m.PrefillRequest, prompt_tokens: int) -> str | None:
+        """Why this push can't be done for a prompt of that length, or None."""
+        if push.compatibility != self._compatibility:
+            return f"decode has [{push.compatibility}], we have [{self._compatibility}]"
+        blocks = blocks_for(prompt_tokens, self._block_size)
+        if push.prompt_tokens != prompt_tokens or push.first_block + push.num_blocks != blocks:
+            return f"decode asks for other blocks than those of a prompt of {prompt_tokens} tokens"
+        if len(push.workers) != self._tensor_parallel:
+            return f"decode has {len(push.workers)} ranks, we have {self._tensor_parallel}"
+        if push.attempt in self._seen:
+            return "this attempt was begun before (a proxy may have repeated the request)"
+        return None
+
+    def _remember(self, attempt: bytes) -> None:
+        self._seen[attempt] = None
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
 
     def build_step(self, output: Any) -> PrefillStep:
         """The pushes of the step that vLLM just scheduled (its `SchedulerOutput`)."""
