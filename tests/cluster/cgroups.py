@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tests.cluster import wait
@@ -82,7 +83,7 @@ def kill(group: str = "") -> None:
                 os.kill(pid, signal.SIGKILL)
         return not processes(group)
 
-    wait.until(f"no process is left in {CGROUP}/{group}", none_left, timeout_s=30, blame=lambda: str(processes(group)))
+    wait.until(f"no process is left in {CGROUP}/{group}", none_left, blame=lambda: str(processes(group)))
 
 
 def _thaw(group: str) -> None:
@@ -97,7 +98,7 @@ def remove(group: str = "") -> None:
     """The kernel holds a group for a moment after its last process."""
     folders = [hierarchy / CGROUP / group for hierarchy in _hierarchies()]
     for folder in folders:
-        wait.until(f"{folder} is removed", lambda folder=folder: _remove_tree(folder), timeout_s=10)  # type: ignore[misc]
+        wait.until(f"{folder} is removed", partial(_remove_tree, folder))
 
 
 def _remove_tree(top: Path) -> bool:

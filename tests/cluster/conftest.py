@@ -37,5 +37,5 @@ def pods(kubectl: Kubectl, image: Path) -> dict[str, Pod]:
     """A web server's pod on each node: its name and its address."""
     cli("load", str(image))
     kubectl("apply", "-f", "-", stdin=manifests())
-    kubectl("rollout", "status", "daemonset/web", "--timeout=60s", timeout_s=70)
+    kubectl("rollout", "status", "daemonset/web", "--timeout=180s", timeout_s=190)
     return running_pods(kubectl)

@@ -11,7 +11,6 @@ from tests.cluster.process import Daemon, Prefix
 
 MANAGER = User("system:kube-controller-manager")
 SCHEDULER = User("system:kube-scheduler")
-READY_TIMEOUT_S = 90
 
 
 @dataclass(frozen=True)
@@ -115,5 +114,4 @@ class Control:
 
     def await_ready(self, apiserver: Daemon) -> None:
         authority = self.pki.file("ca.crt")
-        ready = "kube-apiserver is ready"
-        apiserver.ready(ready, lambda: answers_ready(self.url, authority), timeout_s=READY_TIMEOUT_S)
+        apiserver.ready("kube-apiserver is ready", lambda: answers_ready(self.url, authority))

@@ -58,7 +58,7 @@ def load(node: Node, path: Path) -> None:
     with step(f"loading {names} on {node.name}"):
         _import(node, archive)
         for image in archive.images:
-            wait.until(f"{image.name} is on {node.name}", partial(_is_known, node, image), timeout_s=30)
+            wait.until(f"{image.name} is on {node.name}", partial(_is_known, node, image))
 
 
 def _import(node: Node, archive: Archive) -> None:

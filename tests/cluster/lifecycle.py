@@ -32,7 +32,6 @@ from tests.cluster.layout import (
 from tests.cluster.node import PROXY_USER, NodeDaemons, remove_own_folders, user
 from tests.cluster.process import Daemon
 
-NODE_READY_TIMEOUT_S = 120
 CONTROL_GROUP = "control"
 
 
@@ -109,7 +108,7 @@ def _start_control() -> None:
         scheduler.start()
         plane.kubectl("apply", "--server-side", "-f", "-", stdin=_list_of(dns.RBAC))
         coredns.start()
-        coredns.ready("cluster DNS answers", dns.answers, timeout_s=30)
+        coredns.ready("cluster DNS answers", dns.answers)
 
 
 def _list_of(items: Sequence[object]) -> str:
@@ -121,7 +120,7 @@ def _await_nodes(nodes: Sequence[Node]) -> None:
     for node in nodes:
         daemons = NodeDaemons(node, control())
         ready = partial(_is_ready, kubectl, node)
-        wait.until(f"{node.name} is Ready", ready, timeout_s=NODE_READY_TIMEOUT_S, blame=daemons.kubelet.tail)
+        wait.until(f"{node.name} is Ready", ready, blame=daemons.kubelet.tail)
         say(f"{node.name} is Ready")
 
 
@@ -145,7 +144,7 @@ def _await_default_account() -> None:
         return False
 
     manager = control().manager()
-    wait.until("the default service account exists", exists, timeout_s=60, blame=manager.tail)
+    wait.until("the default service account exists", exists, blame=manager.tail)
 
 
 def down() -> None:

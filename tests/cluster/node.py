@@ -96,7 +96,7 @@ class NodeDaemons:
         self._make_own_folders()
         self.holder.start()
         self.containerd.start()
-        self.containerd.ready(f"containerd of {self.node.name} answers", partial(ctr.answers, self.node), timeout_s=30)
+        self.containerd.ready(f"containerd of {self.node.name} answers", partial(ctr.answers, self.node))
         self._ensure_pause_image()
         self.kubelet.start()
         self.proxy.start()

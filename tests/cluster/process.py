@@ -56,7 +56,7 @@ class Daemon:
                 cwd="/",
             )
         self._pid_file.write_text(str(self._child.pid))
-        wait.until(f"{self.name} starts", self._executed, timeout_s=10, blame=self.tail)
+        wait.until(f"{self.name} starts", self._executed, blame=self.tail)
 
     def _executed(self) -> bool:
         self.check()
@@ -67,14 +67,14 @@ class Daemon:
         if self._child is not None and self._child.poll() is not None:
             raise ClusterError(f"{self.name} ended with {self._child.returncode}\n{self.tail()}")
 
-    def ready(self, what: str, condition: wait.Condition, *, timeout_s: float) -> None:
+    def ready(self, what: str, condition: wait.Condition) -> None:
         """Waits for a condition that needs this daemon, and stops waiting as soon as it has died."""
 
         def holds() -> bool:
             self.check()
             return condition()
 
-        wait.until(what, holds, timeout_s=timeout_s, blame=self.tail)
+        wait.until(what, holds, blame=self.tail)
 
     def signal(self, number: signal.Signals) -> None:
         if (pid := self.pid) is not None:
@@ -91,7 +91,7 @@ class Daemon:
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
-        wait.until(f"{self.name} is killed", self._gone, timeout_s=10)
+        wait.until(f"{self.name} is killed", self._gone)
         self._child = None
         self._pid_file.unlink(missing_ok=True)
 

@@ -125,7 +125,7 @@ def test_a_drained_node_gives_its_pod_to_the_other(kubectl: Kubectl, pods: dict[
     kubectl(*start)
     eventually(lambda: kubectl(*node_of) == NODES[1])
     kubectl("uncordon", NODES[0])
-    kubectl("drain", NODES[1], "--ignore-daemonsets", "--force", "--grace-period=1", timeout_s=60)
+    kubectl("drain", NODES[1], "--ignore-daemonsets", "--force", "--grace-period=1", timeout_s=180)
     eventually(lambda: kubectl(*node_of) == NODES[0])
     kubectl("uncordon", NODES[1])
     kubectl("delete", "deployment", "mover", "--wait=false")
@@ -134,6 +134,6 @@ def test_a_drained_node_gives_its_pod_to_the_other(kubectl: Kubectl, pods: dict[
 @pytest.mark.long
 def test_a_node_that_is_cut_off_is_not_ready_and_comes_back(kubectl: Kubectl, pods: dict[str, Pod]) -> None:
     shell("ip", "link", "set", NODES[1], "down")
-    kubectl("wait", "--for=condition=Ready=Unknown", f"node/{NODES[1]}", "--timeout=90s", timeout_s=100)
+    kubectl("wait", "--for=condition=Ready=Unknown", f"node/{NODES[1]}", "--timeout=180s", timeout_s=190)
     shell("ip", "link", "set", NODES[1], "up")
-    kubectl("wait", "--for=condition=Ready", f"node/{NODES[1]}", "--timeout=60s", timeout_s=70)
+    kubectl("wait", "--for=condition=Ready", f"node/{NODES[1]}", "--timeout=180s", timeout_s=190)

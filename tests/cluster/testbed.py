@@ -48,7 +48,7 @@ def shell(*command: str) -> str:
     return done.stdout
 
 
-def eventually(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
+def eventually(condition: Callable[[], bool], *, timeout_s: float = 180) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "not so in time"
