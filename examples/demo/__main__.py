@@ -69,7 +69,7 @@ def show(served: list[Served]) -> None:
     """A line of evidence and the answer, per prompt."""
     for one in served:
         answer = one.reply.answers[0]
-        where = "prefill pod" if one.remote else "decode pod (shorter than minRemoteTokens)"
+        where = "prefill pod" if one.remote else "decode pod"
         print(f"  {one.kind}, {one.reply.prompt_tokens} prompt tokens, prefilled on the {where}")
         print(f"    TTFT {one.ttft * 1000:.0f} ms; pushed {one.layers} layers, {one.bytes_pushed:,} bytes; "
               f"exposed after the last layer {one.exposed * 1000:.2f} ms")  # fmt: skip
@@ -82,7 +82,7 @@ def verdict(served: list[Served]) -> list[str]:
     return wrong + [
         f"{one.kind} of {one.reply.prompt_tokens} tokens was not prefilled remotely"
         for one in served
-        if one.reply.prompt_tokens >= 64 and not (one.remote and one.layers and one.bytes_pushed)
+        if not (one.remote and one.layers and one.bytes_pushed)
     ]
 
 
