@@ -46,6 +46,9 @@ class Tails:
     """The last bytes of every block of every region, as views of host memory.
 
     The caller keeps the memory alive for as long as this object.
+
+    Raises:
+        ValueError: a block is smaller than its tail would be.
     """
 
     def __init__(self, regions: Sequence[Region]) -> None:
@@ -86,6 +89,8 @@ def unpack_cells(data: bytes, regions: int, blocks: int) -> Cells:
 
 def _tail_view(region: Region) -> Bytes:
     """A view of shape (num_blocks, 16) over the region's memory."""
+    if region.block_bytes < TAIL_BYTES:
+        raise ValueError(f"a KV block of layer {region.layer} has {region.block_bytes} bytes, too few for a proof")
     extent = region.stride * (region.num_blocks - 1) + region.block_bytes
     memory = np.ctypeslib.as_array((ctypes.c_uint8 * extent).from_address(region.base))
     offset = region.block_bytes - TAIL_BYTES
