@@ -116,9 +116,13 @@ class DecodeScheduler:
     def heard(self, finished: set[str], reports: dict[str, m.Report], failures: dict[str, str]) -> None:
         """The workers' outcome of a step; `finished` once every rank has finished a request."""
         for req_id, reason in failures.items():
-            if req_id in self._remote:
-                self._remote[req_id].failed = True
+            remote = self._remote.get(req_id)
+            if remote is not None and not remote.failed:
+                remote.failed = True
                 self._count_failure(req_id, reason)
+                if req_id not in finished:  # other ranks still wait for bytes that nobody needs any more
+                    self._step.stop.append(Stop(remote.attempt, reason, aborted=False))
+                    self._dispatcher.cut(remote.attempt)
         for req_id, report in reports.items():
             if req_id in self._remote:
                 self._remote[req_id].report = report
