@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.chart.audit import Audit
 from tests.chart.helm import CRD_NAME, Helm
 from tests.chart.installs import INSTALLS, Values
 from tests.chart.release import Release
+from tests.cluster.audit import Audit
 from tests.cluster.controlplane import ControlPlane
 
 Install = Callable[..., Release]

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.audit import Audit
 from tests.chart.conftest import Install
 from tests.chart.helm import ROOT
 from tests.chart.installs import Values
 from tests.chart.operator_process import OperatorProcess
 from tests.chart.release import Release
+from tests.cluster.audit import Audit
 from tests.cluster.controlplane import ControlPlane
 
 pytestmark = pytest.mark.apiserver

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from layercast_operator.api.kinds import OPERATOR_NAME, RESOURCE
 
+from tests.cluster.audit import Audit
 from tests.cluster.controlplane import GARBAGE_COLLECTION, ControlPlane
 from tests.cluster.wait import until
-from tests.operator.apiserver.audit import Audit
 from tests.operator.apiserver.kube import NAMESPACE, Kube, Refused
 from tests.operator.apiserver.operator_process import OperatorProcess, role, rules
 from tests.operator.builders import CRD

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from layercast_operator.api.kinds import CHILD_KINDS, DEPLOYMENT, RESOURCE, SERVICE, SERVICE_ACCOUNT
 
+from tests.cluster.audit import Audit
 from tests.cluster.controlplane import ControlPlane
-from tests.operator.apiserver.audit import Audit
 from tests.operator.apiserver.kube import LEASE, Kube
 from tests.operator.apiserver.operator_process import OperatorProcess
 from tests.operator.apiserver.scene import CHILDREN, Scene

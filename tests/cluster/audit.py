@@ -1,4 +1,4 @@
-"""The apiserver's audit log: the only witness of what was refused to whom."""
+"""The apiserver's audit log: the only witness of what was refused to whom, and of writes that changed nothing."""
 
 import json
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+_READS = {"get", "list", "watch"}
 _POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -28,13 +29,24 @@ class Audit:
         policy.write_text(yaml.safe_dump(_POLICY))
         return (f"--audit-policy-file={policy}", f"--audit-log-path={self._log}", "--audit-log-mode=blocking")
 
+    def writes(self, namespace: str) -> list[dict[str, Any]]:
+        """All writes to a namespace so far, Leases aside, by whomever."""
+        return [entry for entry in self._entries() if _is_write(entry, namespace)]
+
     def requests(self, user: str) -> list[str]:
         """What a user has asked so far, as "verb resource.group → status"."""
-        entries = map(json.loads, self._log.read_text().splitlines())
-        return [_told(entry) for entry in entries if entry["user"].get("username") == user]
+        return [_told(entry) for entry in self._entries() if entry["user"].get("username") == user]
 
     def refused(self, user: str) -> list[str]:
         return [told for told in self.requests(user) if told.endswith("→ 403")]
+
+    def _entries(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+
+def _is_write(entry: dict[str, Any], namespace: str) -> bool:
+    target = entry.get("objectRef") or {}
+    return target.get("namespace") == namespace and target.get("resource") != "leases" and entry["verb"] not in _READS
 
 
 def _told(entry: dict[str, Any]) -> str:
