@@ -27,8 +27,9 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From the prefill side's report, or its HTTP answer, to proven arrival."""
     lease: Positive = 4.0
     """How long a grant lasts without renewal: a stopped writer is stopped for good after this."""
-    transfer: Positive = 10.0
-    """The longest that one write may take; the quarantine of blocks is `lease + transfer`."""
+    transfer: Annotated[float, msgspec.Meta(ge=1, le=86_400, multiple_of=1)] = 10.0
+    """The longest that one write may take, in whole seconds as Mooncake counts them; the quarantine of blocks is
+    `lease + transfer`."""
 
 
 class PodAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
