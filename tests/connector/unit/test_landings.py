@@ -1,4 +1,4 @@
-"""Landings: who is granted, what a report proves, and that every attempt ends exactly once."""
+"""Landings: what a report proves, and that every attempt ends exactly once."""
 
 from __future__ import annotations
 
@@ -7,145 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from layercast_connector import metrics
-from layercast_connector.decode.landings import Finished, Landings
 from layercast_connector.protocol import messages as m
-from layercast_connector.sync.device import CpuStream
 from layercast_connector.transport import tails as t
 
-from tests.connector.unit.builders import ATTEMPT, INCARNATION, WAITS, Clock, a_report, ask, regions_over, tensors
-
-BLOCKS = np.array([3, 9, 5], np.int64)
-WRITER, STRANGER = b"prefill/0", b"other/0"
-
-
-class Desk:
-    """Landings over real memory, with the clock in hand, and a writer that can do its part."""
-
-    def __init__(self, proof: t.Proof = t.Proof.TAILS, stream: Any = None) -> None:
-        self.memory = tensors()
-        self.source = tensors(blocks=17)
-        self.clock = Clock()
-        self.tally = metrics.Tally()
-        regions = regions_over(self.memory)
-        self.landings = Landings(regions, proof, stream or CpuStream(), INCARNATION, WAITS, self.tally, self.clock)
-
-    def register(self, attempt: bytes = ATTEMPT) -> None:
-        self.landings.register("request", attempt, BLOCKS)
-
-    def granted(self) -> Desk:
-        self.register()
-        (answer,) = self.says(ask())
-        assert isinstance(answer[1], m.Grant)
-        return self
-
-    def says(self, message: m.ToDecode, writer: bytes = WRITER) -> list[tuple[bytes, Any]]:
-        return self.landings.on_message(writer, message)
-
-    def write(self, regions: slice = slice(None), blocks: slice = slice(None)) -> None:
-        for target, source in list(zip(self.memory, self.source, strict=True))[regions]:
-            target[BLOCKS[blocks]] = source[BLOCKS[blocks]]
-
-    def report(self, cells: Any = None, **changes: Any) -> m.Report:
-        """What the writer says of `cells`; all of them unless told otherwise."""
-        if cells is None:
-            cells = np.ones((len(self.memory), BLOCKS.size), np.bool_)
-        sent = t.Tails(regions_over(self.source)).read(BLOCKS)
-        good = {"ok": True, "reason": "", "cells": t.pack_cells(cells), "digest": t.digest(sent, cells)}
-        return a_report(**(good | changes))
-
-    def finished(self) -> list[Finished]:
-        self.landings.tick()
-        return self.landings.take_finished()
-
-    def dropped(self) -> dict[str, int]:
-        prefix = f"{metrics.DROPPED.name}|"
-        return {key.removeprefix(prefix): n for key, n in self.tally.take().items() if key.startswith(prefix)}
-
-
-def test_a_registered_attempt_is_granted_its_blocks_for_a_lease() -> None:
-    desk = Desk()
-    desk.register()
-    answer = m.Grant(ATTEMPT, 7, WAITS.lease, BLOCKS.astype("<u4").tobytes())
-    assert desk.says(ask(number=7)) == [(WRITER, answer)]
-
-
-@pytest.mark.parametrize(
-    ("message", "reason"),
-    [
-        pytest.param(ask(incarnation="decode-0"), "restarted", id="an ask of another incarnation"),
-        pytest.param(ask(), "another prefill worker", id="an ask of a second writer"),
-    ],
-)
-def test_is_denied(message: m.Ask, reason: str) -> None:
-    ((peer, answer),) = Desk().granted().says(message, STRANGER)
-    assert peer == STRANGER
-    assert isinstance(answer, m.Deny) and reason in answer.reason
-
-
-def test_an_ended_attempt_is_denied() -> None:
-    desk = Desk()
-    desk.register()
-    desk.landings.stop(ATTEMPT, "gone", aborted=True)
-    ((_, answer),) = desk.says(ask())
-    assert isinstance(answer, m.Deny) and "over" in answer.reason
-
-
-def test_an_ask_before_the_registration_is_granted_after_it() -> None:
-    desk = Desk()
-    assert desk.says(ask()) == []
-    assert desk.landings.tick() == []
-    desk.register()
-    ((writer, answer),) = desk.landings.tick()
-    assert writer == WRITER and isinstance(answer, m.Grant)
-
-
-@pytest.mark.parametrize("repeats", [1, 4], ids=["asked once", "asked again and again"])
-def test_an_unknown_attempt_is_denied_after_a_while(repeats: int) -> None:
-    desk = Desk()
-    for number in range(repeats):
-        assert desk.says(ask(number=number)) == []
-        assert desk.landings.tick() == []
-        desk.clock.advance(WAITS.done / repeats)
-    ((writer, answer),) = desk.landings.tick()
-    assert writer == WRITER and isinstance(answer, m.Deny)
-
-
-def test_unknown_attempts_are_bounded() -> None:
-    desk = Desk()
-    answers = [desk.says(ask(attempt=number.to_bytes(16, "big"))) for number in range(4100)]
-    assert sum(len(answer) for answer in answers) == 4
-    assert all(isinstance(message, m.Deny) for answer in answers for _, message in answer)
-
-
-def test_a_grant_waits_for_the_device_and_then_comes_by_itself() -> None:
-    device = Device()
-    desk = Desk(stream=device)
-    desk.register()
-    assert desk.says(ask(number=1)) == []
-    assert desk.says(ask(number=2)) == []
-    assert desk.landings.tick() == []
-    device.idle = True
-    ((_, answer),) = desk.landings.tick()
-    assert isinstance(answer, m.Grant) and answer.number == 2
-    assert desk.landings.tick() == []
-
-
-class Device:
-    """A stream and its events: done once idle."""
-
-    idle = False
-
-    def record(self) -> Device:
-        return self
-
-    def whole(self) -> Device:
-        return self
-
-    def wait(self) -> None:
-        raise AssertionError("decode's threads never wait for the device")
-
-    def done(self) -> bool:
-        return self.idle
+from tests.connector.unit.builders import ATTEMPT, WAITS, a_report, ask
+from tests.connector.unit.landing_desk import BLOCKS, STRANGER, WRITER, Desk
 
 
 def test_an_attempt_has_arrived_when_the_tails_are_the_reported_ones() -> None:
