@@ -17,7 +17,7 @@ lint: env ## ruff, import contracts
 
 types: env ## mypy --strict on our packages and the test drivers
 	@.venv/bin/mypy operator/src/layercast_operator connector/src/layercast_connector
-	@.venv/bin/mypy tests/cluster tests/engines tests/chart tests/e2e images examples bench
+	@.venv/bin/mypy tests/ports.py tests/cluster tests/engines tests/chart tests/e2e images examples bench
 
 unit: env ## tests that start nothing but threads
 	@$(PYTEST) -m "not apiserver and not engine and not cluster and not long"

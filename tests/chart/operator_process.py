@@ -1,6 +1,5 @@
 """The operator as the chart would start it: its arguments, config, secret and account, on this machine."""
 
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -11,6 +10,7 @@ import yaml
 from tests.chart.release import Release
 from tests.cluster.client import environment
 from tests.cluster.process import Daemon
+from tests.ports import free_ports
 
 # The image's entrypoint (images/spec.py).
 _ENTRYPOINT = Path(sys.executable).with_name("layercast-operator")
@@ -19,7 +19,7 @@ _ENTRYPOINT = Path(sys.executable).with_name("layercast-operator")
 class OperatorProcess:
     def __init__(self, release: Release, folder: Path) -> None:
         self._release = release
-        self.port = _free_port()
+        self.port = free_ports(1)
         container = release.manifests.pod()["spec"]["containers"][0]
         config = self._config(folder, container["args"][1])
         variables = {
@@ -52,10 +52,3 @@ class OperatorProcess:
                 return bool(answer.status == 200)
         except OSError:
             return False
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

@@ -11,7 +11,6 @@ It can be stopped, killed, paused and started again while etcd keeps the data.
 import os
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +21,7 @@ from tests.cluster import binaries
 from tests.cluster.control import Control
 from tests.cluster.errors import ClusterError
 from tests.cluster.process import Daemon
+from tests.ports import free_ports
 
 GARBAGE_COLLECTION = ("garbage-collector-controller", "namespace-controller")
 SERVICE_RANGE, SERVICE_ADDRESS = "10.0.0.0/24", "10.0.0.1"
@@ -71,13 +71,13 @@ class ControlPlane:
         self.close()
 
     def _start(self) -> None:
-        port, etcd_port, etcd_peer_port = _free_ports(3)
+        port = free_ports(3)
         self._control = control = Control(
             folder=Path(tempfile.mkdtemp(prefix=f"{FOLDER_PREFIX}{os.getpid()}-")),
             address="127.0.0.1",
             port=port,
-            etcd_port=etcd_port,
-            etcd_peer_port=etcd_peer_port,
+            etcd_port=port + 1,
+            etcd_peer_port=port + 2,
             service_range=SERVICE_RANGE,
             service_address=SERVICE_ADDRESS,
             # The reconciler refuses to publish a loopback address as the `kubernetes` Service's endpoint.
@@ -158,15 +158,6 @@ class ControlPlane:
             yield
         finally:
             self.resume_apiserver()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Held open together until all are known, so that they differ."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _remove_orphans() -> None:

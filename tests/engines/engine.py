@@ -12,9 +12,9 @@ import httpx
 
 from tests.engines import metrics
 from tests.engines.env import engine_python
-from tests.engines.ports import free_ports
 from tests.engines.process import Process
 from tests.engines.wait import WaitTimeout, until
+from tests.ports import free_ports
 
 HOST = "127.0.0.1"
 SERVED_NAME = "tiny"

@@ -13,8 +13,8 @@ import httpx
 
 from tests.engines.client import COMPLETIONS, Ask
 from tests.engines.engine import HOST, Engine, EngineSpec
-from tests.engines.ports import free_ports
 from tests.engines.wait import until
+from tests.ports import free_ports
 
 REMOTE = "layercast_remote_prefills_total"
 LOCAL = "layercast_local_prefills_total"

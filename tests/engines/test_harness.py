@@ -14,10 +14,10 @@ from tests.engines.client import Answer, Reply
 from tests.engines.compare import TOLERANCE, difference, differences
 from tests.engines.env import ROOT
 from tests.engines.metrics import parse
-from tests.engines.ports import free_ports
 from tests.engines.process import Process
 from tests.engines.prompts import BLOCK, LONGEST, make_plan
 from tests.engines.wait import WaitTimeout, until
+from tests.ports import free_ports
 
 ANSWER = Answer((5, 6), (-1.0, -2.0), "ab", "length")
 REPLY = Reply((ANSWER,), prompt_tokens=7, cached_tokens=0, transfer={})

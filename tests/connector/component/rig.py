@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from layercast_connector.settings import Timeouts, parse_settings
 from layercast_connector.sync.device import CpuStream
 
 from tests.connector.component.wire import KvMemory, Wire, WireTransport
+from tests.ports import free_ports
 
 CALM = Timeouts(dispatch=10.0, first_layer=40.0, progress=40.0, done=40.0, lease=10.0, transfer=10.0)
 """Waits that no test reaches: an outcome under these came about without a timeout."""
@@ -54,13 +54,6 @@ class Ended:
     failure: str | None
     bad_blocks: set[int]
     report: m.Report | None
-
-
-def free_port() -> int:
-    """A port whose successor is what the worker of rank 0 listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1]) - 1
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> None:
@@ -103,7 +96,7 @@ class Decode:
         self.memory = KvMemory(layers, blocks)
         for tensor in self.memory.tensors:
             tensor[:] = 255
-        self.port = changes.setdefault("control_port", free_port()) + 1
+        self.port = changes.setdefault("control_port", free_ports(2)) + 1
         self.parts = parts("decode", self.memory, wire, **changes)
         self.worker = DecodeWorker(self.parts)
         self.ended: dict[str, list[Ended]] = {}

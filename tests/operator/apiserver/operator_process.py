@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -16,6 +15,7 @@ from layercast_operator.api.kinds import OPERATOR_NAME
 from tests.cluster.wait import until
 from tests.operator.apiserver.kube import LEASE, Kube
 from tests.operator.builders import ROOT, platforms_data
+from tests.ports import free_ports
 
 _RULES = ROOT / "charts/layercast/files/operator-rules.yaml"
 
@@ -25,7 +25,7 @@ class OperatorProcess:
 
     def __init__(self, folder: Path, kubeconfig: Path, namespace: str, name: str = "operator-0", **config: Any) -> None:
         self.name, self.namespace = name, namespace
-        self.port = _free_port()
+        self.port = free_ports(1)
         self._kubeconfig = kubeconfig
         self._log = folder / f"{name}.log"
         self._config = folder / f"{name}.yaml"
@@ -124,10 +124,3 @@ def role(kind: str, namespace: str, content: list[dict[str, Any]]) -> list[dict[
             "subjects": [{"kind": "ServiceAccount", "name": OPERATOR_NAME, "namespace": "default"}],
         },
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -1,7 +1,8 @@
 """Free ports on loopback, below the range that the kernel takes outgoing connections' ports from.
 
-An engine binds its control ports half a minute after it was told them; a port that `bind(0)` offered could by then be
-the local end of somebody's connection.
+An engine binds its control ports half a minute after it was told them, an apiserver is stopped and started again: a
+port that `bind(0)` offered could by then be the local end of somebody's connection (also of a client's to that very
+port, which then talks to itself).
 """
 
 import contextlib
