@@ -181,3 +181,23 @@ def test_the_control_thread_sleeps_no_longer_than_it_may(state: Any, seconds: fl
     desk = Desk()
     state(desk)
     assert desk.landings.wait_seconds() <= seconds
+
+
+def test_bytes_that_dont_come_are_looked_for_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading all tails of a long prompt takes tens of milliseconds, under the lock that the model's thread needs."""
+    reads: list[None] = []
+    read = t.Tails.read
+    monkeypatch.setattr(t.Tails, "read", lambda *args, **kw: (reads.append(None), read(*args, **kw))[1])
+    desk = Desk().granted()
+    report = desk.report()
+    reads.clear()
+    desk.says(report)
+    for _ in range(50):
+        assert desk.finished() == []
+    assert len(reads) <= 1
+    desk.write(blocks=slice(2, 3))
+    for _ in range(50):
+        assert desk.finished() == []
+    assert len(reads) <= 2
+    desk.write()
+    assert len(desk.finished()) == 1

@@ -12,6 +12,7 @@ from layercast_connector.transport.tails import (
     Proof,
     Tails,
     digest,
+    missing,
     pack_cells,
     proof_for,
     unpack_cells,
@@ -55,13 +56,13 @@ def test_full_arrival_proves_and_nothing_less(equal_before: bool) -> None:
     assert pair.proven()
 
 
-@given(region=st.integers(0, 1), block=st.integers(0, 2), missing=st.integers(1, TAIL_BYTES))
-def test_a_partly_landed_tail_is_not_proof(region: int, block: int, missing: int) -> None:
-    """A block's bytes land in order: the last `missing` ones are still under way."""
+@given(region=st.integers(0, 1), block=st.integers(0, 2), late=st.integers(1, TAIL_BYTES))
+def test_a_partly_landed_tail_is_not_proof(region: int, block: int, late: int) -> None:
+    """A block's bytes land in order: the last `late` ones are still under way."""
     pair = Pair()
     pair.write(pair.target)
-    stamped = np.frombuffer(STAMP, np.uint8)[-missing:]
-    place = pair.target[region][BLOCKS[block], -missing:]
+    stamped = np.frombuffer(STAMP, np.uint8)[-late:]
+    place = pair.target[region][BLOCKS[block], -late:]
     if (place == stamped).all():
         return
     place[:] = stamped
@@ -76,6 +77,19 @@ def test_a_stamp_touches_the_tails_of_the_blocks_and_nothing_else() -> None:
         assert (one[BLOCKS, -TAIL_BYTES:] == np.frombuffer(STAMP, np.uint8)).all()
         one[BLOCKS, -TAIL_BYTES:] = old[BLOCKS, -TAIL_BYTES:]
         assert (one == old).all()
+
+
+def test_the_last_place_where_nothing_has_come_is_named() -> None:
+    pair = Pair()
+    assert missing(pair.tails.read(BLOCKS), ALL, STAMP) == (1, 2)
+    assert pair.tails.holds(STAMP, 1, int(BLOCKS[2]))
+    pair.write(pair.target, regions=slice(1, 2))
+    assert missing(pair.tails.read(BLOCKS), ALL, STAMP) == (0, 2)
+    assert not pair.tails.holds(STAMP, 1, int(BLOCKS[2]))
+    only_first = np.array([[1, 0, 0], [1, 1, 1]], np.bool_)
+    assert missing(pair.tails.read(BLOCKS), only_first, STAMP) == (0, 0)
+    pair.write(pair.target)
+    assert missing(pair.tails.read(BLOCKS), ALL, STAMP) is None
 
 
 def test_tails_of_strided_regions_are_at_the_ends_of_their_blocks() -> None:

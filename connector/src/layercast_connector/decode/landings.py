@@ -50,11 +50,14 @@ class _Landing:
     fence: Fence
     writable: Callable[[], bool]
     """Whether the steps that were queued before the registration have completed on the device."""
+    stamp: bytes
     writer: bytes = b""
     report: m.Report | None = None
     reported_at: float = 0.0
     aborted: bool = False
     pending_ask: m.Ask | None = field(default=None)
+    missing: tuple[int, int] | None = None
+    """A place (region, index of the block) where nothing had arrived when all were looked at."""
 
 
 class Landings:
@@ -101,10 +104,11 @@ class Landings:
 
     def register(self, req_id: str, attempt: bytes, blocks: Blocks) -> None:
         """Expects KV in `blocks`, shape (n,). Grants wait for what the device has queued until now."""
+        stamp = secrets.token_bytes(t.TAIL_BYTES)
         if self._tails is not None:
-            self._tails.stamp(blocks, secrets.token_bytes(t.TAIL_BYTES))
+            self._tails.stamp(blocks, stamp)
         event = self._stream.record()
-        landing = _Landing(req_id, attempt, blocks, Fence(self._clock(), self._waits), event.done)
+        landing = _Landing(req_id, attempt, blocks, Fence(self._clock(), self._waits), event.done, stamp)
         with self._lock:
             self._live[attempt] = landing
             early = self._early.pop(attempt, None)
@@ -254,8 +258,14 @@ class Landings:
         report = landing.report
         if self._tails is None or report is None:
             return report is not None
+        if landing.missing is not None:  # one place is quickly looked at, all of a long prompt are not
+            region, index = landing.missing
+            if self._tails.holds(landing.stamp, region, int(landing.blocks[index])):
+                return False
         cells = t.unpack_cells(report.cells, self._num_regions, landing.blocks.size)
-        return t.digest(self._tails.read(landing.blocks), cells) == report.digest
+        tails = self._tails.read(landing.blocks)
+        landing.missing = t.missing(tails, cells, landing.stamp)
+        return landing.missing is None and t.digest(tails, cells) == report.digest
 
     def _retire(self, landing: _Landing) -> None:
         if not landing.fence.closed or landing.attempt not in self._live:

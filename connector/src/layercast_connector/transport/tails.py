@@ -60,6 +60,10 @@ class Tails:
         for view in self._views:
             view[blocks] = row
 
+    def holds(self, stamp: bytes, region: int, block: int) -> bool:
+        """Whether the stamp is still there: then nothing has arrived in that place."""
+        return bool(self._views[region][block].tobytes() == stamp)
+
     def read(self, blocks: Blocks, regions: slice = slice(None)) -> Bytes:
         """The tails of `blocks`, shape (regions, n, 16)."""
         return np.stack([view[blocks] for view in self._views[regions]])
@@ -68,6 +72,12 @@ class Tails:
 def digest(tails: Bytes, cells: Cells) -> bytes:
     """A digest of the tails, shape (regions, n, 16), of those cells, shape (regions, n), that are set."""
     return hashlib.blake2b(tails[cells].tobytes(), digest_size=16).digest()
+
+
+def missing(tails: Bytes, cells: Cells, stamp: bytes) -> tuple[int, int] | None:
+    """The last of the set cells whose tail is still the stamp, as (region, index of the block); None if none is."""
+    places = np.argwhere(cells & (tails == np.frombuffer(stamp, np.uint8)).all(axis=2))
+    return (int(places[-1, 0]), int(places[-1, 1])) if places.size else None
 
 
 def pack_cells(cells: Cells) -> bytes:
