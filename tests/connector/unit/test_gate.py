@@ -250,6 +250,19 @@ def test_the_hook_waits_for_the_layer_that_lookahead_names_and_no_other(lookahea
         run.live.stage(name)
 
 
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_the_last_layer_is_kept_until_the_step_ends(strategy: Strategy) -> None:
+    """With it the push would be complete and reported, and a second save, which fails the step, would come too late."""
+    run = Run(ours(strategy, 0), layers=3)
+    run.live.begin()
+    for name in run.names:
+        run.live.reach(name)
+        run.live.stage(name)
+    assert len(run.consumer.released) == 2
+    run.live.end()
+    assert sorted(run.consumer.released) == [0, 1, 2]
+
+
 def test_nothing_is_released_outside_a_step() -> None:
     run = Run(ours(Strategy.RELOCATED, 0), layers=2)
     for name in run.names:

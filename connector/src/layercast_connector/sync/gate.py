@@ -65,6 +65,9 @@ class LayerGate:
     def stage(self, layer: str) -> None:
         """`save_kv_layer`: the layer's KV write is queued on the stream.
 
+        Whatever the strategy, one layer stays here until the step ends. With the last one a push is complete and
+        reported, and then it would be too late to say that a layer was saved again.
+
         Raises:
             GateError: the layer was already released in this step (a second micro-batch wrote to it).
         """
@@ -73,17 +76,17 @@ class LayerGate:
             return
         if index in self._released:
             raise GateError(f"layer {layer} was saved again after it was handed to the sender")
-        if self._strategy is Strategy.RELOCATED:
-            self._staged[index] = self._stream.record()
-        elif self._strategy is Strategy.SENDER_EVENT:
-            self._hand_over(index, self._stream.record())
+        event = self._stream.whole() if self._strategy is Strategy.SENDER_STREAM else self._stream.record()
+        last = len(self._released) == len(self._index) - 1
+        if last or self._strategy is Strategy.RELOCATED:
+            self._staged[index] = event
         else:
-            self._hand_over(index, self._stream.whole())
+            self._hand_over(index, event)
 
     def reach(self, layer: str) -> None:
         """`wait_for_layer_load`: the model is about to queue this layer; earlier ones are waited for and released."""
         index = self._index.get(layer)
-        if not self._active or index is None:
+        if not self._active or index is None or self._strategy is not Strategy.RELOCATED:
             return
         for earlier in [staged for staged in self._staged if staged < index - self._lookahead]:
             self._staged[earlier].wait()
