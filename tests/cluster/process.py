@@ -83,22 +83,25 @@ class Daemon:
 
     def stop(self, *, grace_s: float = 10) -> None:
         """SIGTERM, then SIGKILL after the grace. A stopped (SIGSTOP) process would never see the first."""
+        pid = self.pid
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
         with suppress(ClusterError):
-            wait.until(f"{self.name} ends", self._gone, timeout_s=grace_s)
+            wait.until(f"{self.name} ends", lambda: self._gone(pid), timeout_s=grace_s)
         self.kill()
 
     def kill(self) -> None:
+        pid = self.pid
         self.signal(signal.SIGKILL)
-        wait.until(f"{self.name} is killed", self._gone)
+        wait.until(f"{self.name} is killed", lambda: self._gone(pid))
         self._child = None
         self._pid_file.unlink(missing_ok=True)
 
-    def _gone(self) -> bool:
+    def _gone(self, pid: int | None) -> bool:
+        """Whether the process has closed its sockets, so that the next one can have its ports."""
         if self._child is not None:
-            self._child.poll()  # reaps it, if it is ours
-        return self.pid is None
+            return self._child.poll() is not None
+        return pid is None or has_ended(pid)
 
     def tail(self) -> str:
         """The end of the log, for an error message."""
@@ -114,6 +117,17 @@ def command_line(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:
         return []
+
+
+def has_ended(pid: int) -> bool:
+    """Whether every thread of a process is done. An ending process loses its command line before its sockets, and its
+    first thread can be a zombie while others still hold them."""
+    process = Path(f"/proc/{pid}")
+    try:
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        return state in "ZX" and len(list((process / "task").iterdir())) <= 1
+    except OSError:
+        return True
 
 
 def run(argv: Sequence[str | Path], *, stdin: str | None = None, timeout_s: float = 60) -> str:
