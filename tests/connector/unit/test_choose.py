@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from layercast_connector.decode.choose import PodLoad, choose, prefix_key
 from layercast_connector.decode.eligibility import CHECKS, Candidate, describe, local_reason
@@ -24,6 +24,7 @@ PODS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(PODS, st.binary(), st.integers(1, 5000))
 def test_some_pod_is_always_chosen_and_the_same_one_each_time(pods: list[PodLoad], key: bytes, tokens: int) -> None:
     chosen = choose(pods, key, tokens)
@@ -31,6 +32,7 @@ def test_some_pod_is_always_chosen_and_the_same_one_each_time(pods: list[PodLoad
     assert choose(list(reversed(pods)), key, tokens) == chosen
 
 
+@settings(deadline=None)
 @given(PODS, st.binary(), st.integers(1, 5000))
 def test_a_pod_above_its_share_is_not_chosen(pods: list[PodLoad], key: bytes, tokens: int) -> None:
     chosen = next(pod for pod in pods if pod.name == choose(pods, key, tokens))

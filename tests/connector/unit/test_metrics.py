@@ -7,7 +7,7 @@ import pickle
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from layercast_connector import metrics
 from layercast_connector.control import DropLog
@@ -34,6 +34,7 @@ def test_a_snapshot_holds_what_came_since_the_last() -> None:
     assert pickle.loads(pickle.dumps(first)) == first
 
 
+@settings(deadline=None)
 @given(SNAPSHOTS, SNAPSHOTS, SNAPSHOTS)
 def test_ranks_add_up_in_any_order_and_stay_as_they_are(left: dict, middle: dict, right: dict) -> None:
     before = [dict(left), dict(middle)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from layercast_connector.plan.chunks import ChunkRange, blocks_for, chunk_range
 from layercast_connector.plan.runs import RegionPair, describe, find_runs, join_descriptors, join_runs
@@ -54,6 +54,7 @@ def arrays(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     return both[:, 0].copy(), both[:, 1].copy()
 
 
+@settings(deadline=None)
 @given(paired_blocks(), region_pairs())
 def test_descriptors_move_exactly_the_blocks(pairs: list[tuple[int, int]], region: RegionPair) -> None:
     batch = describe(find_runs(*arrays(pairs)), region)
@@ -61,6 +62,7 @@ def test_descriptors_move_exactly_the_blocks(pairs: list[tuple[int, int]], regio
     assert batch.nbytes == len(pairs) * region.block_bytes
 
 
+@settings(deadline=None)
 @given(paired_blocks())
 def test_runs_are_as_long_as_they_can_be(pairs: list[tuple[int, int]]) -> None:
     expected: list[list[int]] = []
@@ -74,6 +76,7 @@ def test_runs_are_as_long_as_they_can_be(pairs: list[tuple[int, int]]) -> None:
     assert np.stack([runs.src, runs.dst, runs.count], axis=1).tolist() == expected
 
 
+@settings(deadline=None)
 @given(paired_blocks(), st.integers(1, 4), st.lists(region_pairs(), min_size=1, max_size=3))
 def test_requests_and_regions_go_in_one_batch(
     pairs: list[tuple[int, int]], requests: int, regions: list[RegionPair]
@@ -101,6 +104,7 @@ def test_blocks_that_dont_pair_up_are_an_error() -> None:
         find_runs(np.arange(2), np.arange(1))
 
 
+@settings(deadline=None)
 @given(
     prompt=st.integers(1, 200),
     block=st.sampled_from([1, 3, 16]),

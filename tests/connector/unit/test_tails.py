@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from layercast_connector.protocol.messages import Region
 from layercast_connector.transport.tails import (
@@ -56,6 +56,7 @@ def test_full_arrival_proves_and_nothing_less(equal_before: bool) -> None:
     assert pair.proven()
 
 
+@settings(deadline=None)
 @given(region=st.integers(0, 1), block=st.integers(0, 2), late=st.integers(1, TAIL_BYTES))
 def test_a_partly_landed_tail_is_not_proof(region: int, block: int, late: int) -> None:
     """A block's bytes land in order: the last `late` ones are still under way."""
@@ -119,6 +120,7 @@ def test_the_digest_covers_the_reported_cells_only() -> None:
     assert digest(tails, cells) != before
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 40), st.randoms(use_true_random=False))
 def test_a_bitmap_comes_back_as_it_was(regions: int, blocks: int, random: object) -> None:
     cells = np.array([[random.random() < 0.5 for _ in range(blocks)] for _ in range(regions)])  # type: ignore[attr-defined]
