@@ -61,15 +61,20 @@ def a_request(req_id: str = "r", tokens: int = 100, **changes: Any) -> Any:
 class Desk:
     def __init__(self, host: str = "10.0.0.1", **settings: Any) -> None:
         extra = {"role": "decode", "prefill_pods": {"dns": "pods"}, "min_remote_tokens": 32} | settings
+        self.host = host
         self.table = PodTable("key")
-        self.table.set_addresses([PodAddress(host, 8000, 36000)])
-        self.table.answered(f"{host}:8000", m.Status(m.PROTOCOL_VERSION, "pod", "key", 0, False))
+        self.find_pod()
         self.dispatcher = NotingDispatcher()
         self.tally = metrics.Tally()
         self.scheduler = DecodeScheduler(
             parse_settings(extra), EngineFacts("tiny", 16, "key"), self.table, self.dispatcher, CODEC, self.tally  # type: ignore[arg-type]
         )  # fmt: skip
         self.scheduler.workers = [WORKER]
+
+    def find_pod(self) -> None:
+        """The pod is known and has answered."""
+        self.table.set_addresses([PodAddress(self.host, 8000, 36000)])
+        self.table.answered(f"{self.host}:8000", m.Status(m.PROTOCOL_VERSION, "pod", "key", 0, False))
 
     def sent(self, request: Any, computed: int = 0, blocks: range = range(50, 60)) -> bytes:
         """Takes the request through both calls of a scheduling pass; returns its attempt."""
@@ -133,6 +138,20 @@ def test_a_pod_that_is_lost_between_the_two_calls_fails_the_attempt_on_the_spot(
     step = desk.scheduler.build_step()
     assert [stop.reason for stop in step.stop] == ["no_prefill_pod"]
     assert [receive.attempt for receive in step.receive] == [stop.attempt for stop in step.stop]
+
+
+def test_an_outage_of_all_prefill_pods_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk()
+    caplog.set_level("INFO")
+    desk.table.set_addresses([])
+    for number in range(3):
+        request = a_request(f"local-{number}")
+        assert desk.scheduler.matched_tokens(request, 0) == 0
+        desk.scheduler.allocated(request, [], 0)
+    assert [record.message[:14] for record in caplog.records] == ["No prefill pod"]
+    desk.find_pod()
+    desk.sent(a_request("remote"))
+    assert [record.message for record in caplog.records[1:]] == ["Prefill pods can be used again"]
 
 
 @pytest.mark.parametrize(

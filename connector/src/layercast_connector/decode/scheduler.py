@@ -67,6 +67,7 @@ class DecodeScheduler:
         self._requests_of: dict[bytes, str] = {}
         self._local_reason: dict[str, str] = {}
         self._step = DecodeStep()
+        self._outage = False
         self.workers: list[m.Worker] = []
         """By rank; known once vLLM has collected the workers' handshake metadata."""
 
@@ -86,6 +87,7 @@ class DecodeScheduler:
             reason = self._local_reason.pop(request.request_id, None)
             if reason is not None:
                 self._tally.count(metrics.LOCAL, reason)
+                self._note_outage(reason == "no_prefill_pod")
             return
         attempt = secrets.token_bytes(16)
         first = (request.num_prompt_tokens - external_tokens) // self._facts.block_size
@@ -98,6 +100,7 @@ class DecodeScheduler:
         if pod is None:
             self._step.stop.append(Stop(attempt, "no_prefill_pod", aborted=False))
             return
+        self._note_outage(False)
         self._dispatcher.send(self._call(request, attempt, pod[0], pod[1], first, len(blocks)))
 
     def build_step(self) -> DecodeStep:
@@ -145,6 +148,14 @@ class DecodeScheduler:
     def close(self) -> None:
         """Cuts all calls."""
         self._dispatcher.close()
+
+    def _note_outage(self, without_pods: bool) -> None:
+        """Logs the first prompt that found no prefill pod, and the first that found one again."""
+        if without_pods and not self._outage:
+            logger.warning("No prefill pod can be used; prompts are prefilled here until one answers")
+        elif self._outage and not without_pods:
+            logger.info("Prefill pods can be used again")
+        self._outage = without_pods
 
     def _count_failure(self, req_id: str, reason: str) -> None:
         policy = self._settings.on_prefill_failure
