@@ -53,6 +53,7 @@ images: env ## OCI archives of all images that can be built here
 	@$(PY) -m images.build
 
 bench: env ## all benchmarks, JSON into out/bench
+	@$(PY) -m tests.engines.env
 	@$(PY) -m bench
 
 lock: env ## renew requirements/dev.txt (images/README.md has the images' locks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ("hotpath",)
+BENCHMARKS = ("hotpath", "overlap")
 
 
 def main() -> int:
