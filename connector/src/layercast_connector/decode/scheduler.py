@@ -23,9 +23,6 @@ from layercast_connector.settings import PodAddress, Settings
 
 logger = logging.getLogger(__name__)
 
-PARAMS_KEY = "layercast"
-"""Our key in `kv_transfer_params`."""
-
 
 @dataclass
 class _Remote:
@@ -139,7 +136,7 @@ class DecodeScheduler:
         self._local_reason.pop(request.request_id, None)
         remote = self._remote.pop(request.request_id, None)
         if remote is None:
-            return {PARAMS_KEY: {"remote": False}} if self._settings.report_in_response else None
+            return {m.PARAMS_KEY: {"remote": False}} if self._settings.report_in_response else None
         if not remote.done:
             self._step.stop.append(Stop(remote.attempt, "aborted", aborted=True))
             self._finish(remote, failed=True)
@@ -198,7 +195,7 @@ class DecodeScheduler:
             "prompt": list(request.prompt_token_ids),
             "max_tokens": 1,
             "temperature": 0,
-            "kv_transfer_params": {PARAMS_KEY: seal_text(self._codec, message)},
+            "kv_transfer_params": {m.PARAMS_KEY: seal_text(self._codec, message)},
         }
         if request.cache_salt:
             body["cache_salt"] = request.cache_salt
@@ -209,9 +206,9 @@ class DecodeScheduler:
     def _response(self, remote: _Remote) -> dict[str, Any]:
         report = remote.report
         if report is None or remote.failed:
-            return {PARAMS_KEY: {"remote": False, "pod": remote.pod}}
+            return {m.PARAMS_KEY: {"remote": False, "pod": remote.pod}}
         return {
-            PARAMS_KEY: {
+            m.PARAMS_KEY: {
                 "remote": True,
                 "pod": remote.pod,
                 "layers": report.layers,

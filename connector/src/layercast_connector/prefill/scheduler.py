@@ -16,7 +16,6 @@ from layercast_connector.protocol.envelope import BadMessage, Codec, open_text
 
 logger = logging.getLogger(__name__)
 
-PARAMS_KEY = "layercast"
 _REMEMBERED = 65_536
 """How many attempts are kept, to begin none twice: more than can be under way."""
 
@@ -104,10 +103,10 @@ class PrefillScheduler:
         """vLLM accepted a request. Forged or foreign transfer parameters make it an ordinary one: nothing is pushed."""
         self._load.add(request.request_id, request.num_prompt_tokens)
         params = request.kv_transfer_params
-        if not isinstance(params, dict) or PARAMS_KEY not in params:
+        if not isinstance(params, dict) or m.PARAMS_KEY not in params:
             return
         try:
-            push = open_text(self._codec, params[PARAMS_KEY])
+            push = open_text(self._codec, params[m.PARAMS_KEY])
         except BadMessage as error:
             self._drops.dropped(error)
             return

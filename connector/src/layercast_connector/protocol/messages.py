@@ -20,6 +20,8 @@ from typing import Annotated
 import msgspec
 
 PROTOCOL_VERSION = 1
+PARAMS_KEY = "layercast"
+"""Our key in vLLM's `kv_transfer_params`."""
 
 # Bounds keep a hostile or broken peer from making us allocate: a message outside them is malformed.
 Attempt = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
