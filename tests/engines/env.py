@@ -10,7 +10,6 @@ import ctypes
 import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from images import tools
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "images" / "engine-cpu" / "requirements.txt"
@@ -72,9 +73,10 @@ def ensure_library() -> None:
 
 
 def _make() -> None:
-    uv = os.environ.get("UV") or shutil.which("uv")
-    if uv is None:
-        raise EnvError("uv is missing: `make tools`, or set UV to the program")
+    try:
+        uv = os.environ.get("UV") or tools.uv()
+    except tools.BuildError as error:
+        raise EnvError(f"{error}; or set UV to the program") from error
     python = str(VENV / "bin" / "python")
     if not Path(python).exists():
         _run("engine environment", uv, "venv", "-q", "--python", sys.executable, str(VENV))
