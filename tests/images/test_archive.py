@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -92,7 +91,6 @@ def test_a_wheel_brings_its_scripts() -> None:
         assert tar.getmember("opt/venv/bin/run-me").mode == 0o755
 
 
-@pytest.mark.skipif(shutil.which("zstd") is None, reason="needs zstd")
 class TestArchive:
     @pytest.fixture
     def archive(self, tmp_path: Path) -> Path:
