@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import numpy as np
 import numpy.typing as npt
 from layercast_connector.protocol.messages import Region
@@ -22,10 +20,3 @@ def allocate(shape: Shape) -> tuple[Layers, list[Region]]:
         for index, layer in enumerate(layers)
     ]
     return layers, regions
-
-
-def free_port() -> int:
-    """A port whose successor is free too (the worker of rank 0 listens one above `control_port`)."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1]) - 1

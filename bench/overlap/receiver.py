@@ -16,8 +16,9 @@ from layercast_connector.settings import parse_settings
 from layercast_connector.sync.device import CpuStream
 from layercast_connector.transport.mooncake import MooncakeTransport
 
-from bench.overlap.memory import Blocks, Layers, allocate, free_port
+from bench.overlap.memory import Blocks, Layers, allocate
 from bench.overlap.scenario import MARKER, Expect, Landed, Shape, value_of
+from tests.ports import free_ports
 
 COMPATIBILITY = "bench"
 
@@ -27,7 +28,7 @@ def build(shape: Shape) -> tuple[DecodeWorker, Layers]:
     layers, regions = allocate(shape)
     # A layer that was read too early is not the one that prefill reports: its proof never comes, so don't wait long.
     waits = {"done": 1.0, "lease": 2.0, "transfer": 1}
-    extra = {"role": "decode", "prefill_pods": {"dns": "none"}, "control_port": free_port(), "timeouts": waits}
+    extra = {"role": "decode", "prefill_pods": {"dns": "none"}, "control_port": free_ports(2), "timeouts": waits}
     settings = parse_settings(extra)
     transport = MooncakeTransport("127.0.0.1", "tcp", settings.timeouts.transfer)
     parts = WorkerParts(

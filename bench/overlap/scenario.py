@@ -15,11 +15,6 @@ class Shape(msgspec.Struct, frozen=True):
     blocks: int
     block_bytes: int
 
-    @property
-    def layer_bytes(self) -> int:
-        """Bytes that one layer's push moves."""
-        return self.blocks * self.block_bytes
-
 
 class Scenario(msgspec.Struct, frozen=True):
     """One prefill of all blocks, by `requests` requests, in `chunks` steps."""
@@ -36,6 +31,7 @@ class Result(msgspec.Struct, frozen=True):
     """Seconds, and layers whose bytes were read too early."""
 
     scenario: Scenario
+    layers: int
     ttft: float
     exposed: float
     one_layer: float

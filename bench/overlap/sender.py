@@ -21,7 +21,7 @@ from layercast_connector.settings import parse_settings
 from layercast_connector.sync.gate import LayerGate
 from layercast_connector.transport.mooncake import MooncakeTransport
 
-from bench.overlap.memory import Blocks, allocate, free_port
+from bench.overlap.memory import Blocks, allocate
 from bench.overlap.receiver import COMPATIBILITY
 from bench.overlap.scenario import MARKER, Expect, Landed, Result, Scenario, Shape, value_of
 from bench.overlap.sim import SimStream
@@ -104,7 +104,7 @@ class Bench:
     def _worker(self, scenario: Scenario, stream: SimStream) -> PrefillWorker:
         name, _, lookahead = scenario.strategy.partition("/")
         sync = "relocated" if name == "pr_as_merged" else name
-        extra = {"role": "prefill", "control_port": free_port(), "layer_sync": sync, "lookahead": int(lookahead or 0)}
+        extra = {"role": "prefill", "layer_sync": sync, "lookahead": int(lookahead or 0)}
         parts = WorkerParts(
             parse_settings(extra), 0, self._regions, self._transport, stream, COMPATIBILITY,
             secrets.token_hex(8), b"", metrics.Tally(),
@@ -129,6 +129,7 @@ class Bench:
         kernels = stream.occupancy.kernels
         return Result(
             scenario,
+            layers=self.shape.layers,
             ttft=landed.at - start,
             exposed=landed.at - kernels[-1][1],
             one_layer=self._layer_seconds / scenario.chunks,

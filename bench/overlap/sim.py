@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from layercast_connector.sync.device import WholeStream
+
 LAUNCH_SECONDS = 30e-6
 
 
@@ -43,21 +45,6 @@ class Occupancy:
         return 1 - sum(end - start for start, end in self.kernels) / span
 
 
-class _Whole:
-    """Waits for whatever the stream holds when it is waited on."""
-
-    def __init__(self, stream: SimStream) -> None:
-        self._stream = stream
-
-    def wait(self) -> None:
-        """Blocks until the stream is empty of what it holds now."""
-        self._stream.synchronize()
-
-    def done(self) -> bool:
-        """Unknown without waiting."""
-        return False
-
-
 class SimStream:
     """A compute stream. `launch` costs the calling thread `LAUNCH_SECONDS`, as a real launch does."""
 
@@ -79,9 +66,9 @@ class SimStream:
         self._work.put(event)
         return event
 
-    def whole(self) -> _Whole:
+    def whole(self) -> WholeStream:
         """See `layercast_connector.sync.device.Stream`."""
-        return _Whole(self)
+        return WholeStream(self.synchronize)
 
     def synchronize(self) -> None:
         """Waits for everything that is queued by now."""

@@ -40,6 +40,11 @@ class PodAddress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     control_port: Port
 
 
+def url_host(host: str) -> str:
+    """A host name or address as it stands in a URL: IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 class PrefillPods(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where decode finds prefill pods: behind a headless Service (`dns`, resolved again and again) or a fixed list."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from layercast_connector.sync.device import WholeStream
 
 Kernel = Callable[[], None]
 
@@ -35,8 +36,8 @@ class SimStream:
     def record(self) -> SimEvent:
         return SimEvent(self, len(self._kernels))
 
-    def whole(self) -> WholeSimStream:
-        return WholeSimStream(self)
+    def whole(self) -> WholeStream:
+        return WholeStream(self.synchronize)
 
     def synchronize(self) -> None:
         self.complete(self.pending)
@@ -60,17 +61,6 @@ class SimEvent:
         return self._stream.reached(self._position)
 
 
-class WholeSimStream:
-    def __init__(self, stream: SimStream) -> None:
-        self._stream = stream
-
-    def wait(self) -> None:
-        self._stream.synchronize()
-
-    def done(self) -> bool:
-        return False
-
-
 class ThreadStream:
     """A worker thread runs the kernels in order; they write real bytes, a part at a time, when they run."""
 
@@ -87,8 +77,8 @@ class ThreadStream:
         self._queue.put(reached.set)
         return ThreadEvent(reached)
 
-    def whole(self) -> WholeThreadStream:
-        return WholeThreadStream(self)
+    def whole(self) -> WholeStream:
+        return WholeStream(self.synchronize)
 
     def synchronize(self) -> None:
         self.record().wait()
@@ -111,17 +101,6 @@ class ThreadEvent:
 
     def done(self) -> bool:
         return self._reached.is_set()
-
-
-class WholeThreadStream:
-    def __init__(self, stream: ThreadStream) -> None:
-        self._stream = stream
-
-    def wait(self) -> None:
-        self._stream.synchronize()
-
-    def done(self) -> bool:
-        return False
 
 
 def slow_fill(memory: npt.NDArray[np.uint8], value: int, pause: Callable[[], None]) -> Kernel:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from layercast_connector import metrics
 from layercast_connector.decode.fence import Fence, State
 from layercast_connector.protocol import messages as m
+from layercast_connector.recent import remember
 from layercast_connector.settings import Timeouts
 from layercast_connector.sync.device import Stream
 from layercast_connector.transport import tails as t
@@ -189,11 +190,11 @@ class Landings:
         if ask.attempt in self._ended:
             return [(writer, m.Deny(ask.attempt, "the attempt is over"))]
         _, _, since = self._early.get(ask.attempt, (writer, ask, self._clock()))
-        self._early[ask.attempt] = (writer, ask, since)
-        if len(self._early) > _REMEMBERED:
-            old, (old_writer, _, _) = self._early.popitem(last=False)
-            return [(old_writer, m.Deny(old, "too many unknown attempts"))]
-        return []
+        forgotten = remember(self._early, ask.attempt, (writer, ask, since), _REMEMBERED)
+        if forgotten is None:
+            return []
+        old, (old_writer, _, _) = forgotten
+        return [(old_writer, m.Deny(old, "too many unknown attempts"))]
 
     def _grant(self, landing: _Landing, ask: m.Ask) -> Outbox:
         if not landing.writable():
@@ -239,9 +240,7 @@ class Landings:
 
     def _remember_failure(self, report: m.Report) -> None:
         """Prefill can fail before our own step has registered the attempt; nothing was granted, so it wrote nothing."""
-        self._failed_early[report.attempt] = report.reason or "prefill failed"
-        if len(self._failed_early) > _REMEMBERED:
-            self._failed_early.popitem(last=False)
+        remember(self._failed_early, report.attempt, report.reason or "prefill failed", _REMEMBERED)
 
     def _advance(self, landing: _Landing, now: float) -> Outbox:
         outbox: Outbox = []
@@ -271,9 +270,7 @@ class Landings:
         if not landing.fence.closed or landing.attempt not in self._live:
             return
         del self._live[landing.attempt]
-        self._ended[landing.attempt] = None
-        if len(self._ended) > _REMEMBERED:
-            self._ended.popitem(last=False)
+        remember(self._ended, landing.attempt, None, _REMEMBERED)
         failure = landing.fence.failure
         self._finished.append(Finished(landing.req_id, landing.blocks, failure, landing.aborted, landing.report))
         self._news.set()

@@ -20,7 +20,7 @@ from layercast_connector.control import DropLog
 from layercast_connector.decode.choose import PodLoad, choose, prefix_key
 from layercast_connector.protocol import messages as m
 from layercast_connector.protocol.envelope import MAX_BYTES, BadMessage, Codec
-from layercast_connector.settings import PodAddress, PrefillPods
+from layercast_connector.settings import PodAddress, PrefillPods, url_host
 
 logger = logging.getLogger(__name__)
 
@@ -188,10 +188,9 @@ class Poller:
         sock.setsockopt(zmq.SNDHWM, 2)
         sock.setsockopt(zmq.MAXMSGSIZE, MAX_BYTES)
         sock.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        host = f"[{address.host}]" if ":" in address.host else address.host
         sock.setsockopt(zmq.IPV6, 1 if ":" in address.host else 0)
         try:
-            sock.connect(f"tcp://{host}:{address.control_port}")
+            sock.connect(f"tcp://{url_host(address.host)}:{address.control_port}")
         except zmq.ZMQError:
             sock.close()
             raise

@@ -19,7 +19,7 @@ from layercast_connector.decode.steps import DecodeStep, Receive, Stop
 from layercast_connector.plan.chunks import blocks_for
 from layercast_connector.protocol import messages as m
 from layercast_connector.protocol.envelope import Codec, seal_text
-from layercast_connector.settings import PodAddress, Settings
+from layercast_connector.settings import PodAddress, Settings, url_host
 
 logger = logging.getLogger(__name__)
 
@@ -199,8 +199,7 @@ class DecodeScheduler:
         }
         if request.cache_salt:
             body["cache_salt"] = request.cache_salt
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        url = f"http://{host}:{address.api_port}/v1/completions"
+        url = f"http://{url_host(address.host)}:{address.api_port}/v1/completions"
         return Call(attempt, pod, url, request.num_prompt_tokens, body)
 
     def _response(self, remote: _Remote) -> dict[str, Any]:

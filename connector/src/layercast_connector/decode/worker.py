@@ -16,6 +16,8 @@ from layercast_connector.decode.steps import DecodeStep
 from layercast_connector.parts import WorkerParts
 from layercast_connector.protocol import messages as m
 from layercast_connector.protocol.envelope import Codec
+from layercast_connector.recent import remember
+from layercast_connector.settings import url_host
 from layercast_connector.transport.tails import proof_for
 
 _MAX_WRITERS = 4096
@@ -63,9 +65,7 @@ class Receptionist:
             return m.Refused(f"protocol version {hello.version} on prefill, {m.PROTOCOL_VERSION} on decode")
         if hello.compatibility != self._compatibility:
             return m.Refused(f"prefill has [{hello.compatibility}], decode has [{self._compatibility}]"[:1024])
-        self._greeted[peer] = None
-        if len(self._greeted) > _MAX_WRITERS:
-            self._greeted.popitem(last=False)
+        remember(self._greeted, peer, None, _MAX_WRITERS)
         return self._regions
 
 
@@ -85,7 +85,7 @@ class DecodeWorker:
         table = m.Regions(parts.incarnation, parts.transport.session, proof, regions)
         self._transport = parts.transport
         port = settings.control_port + 1 + parts.rank
-        self.place = m.Worker(f"tcp://{_bracketed(settings.advertise_host)}:{port}", parts.incarnation)
+        self.place = m.Worker(f"tcp://{url_host(settings.advertise_host)}:{port}", parts.incarnation)
         """Where prefill workers reach this one."""
         self._server = ControlServer(
             port,
@@ -129,7 +129,3 @@ class DecodeWorker:
 
     def _on_arrived(self, req_id: str, block_ids: npt.NDArray[np.int64]) -> None:
         """Called once per attempt after arrival is proven, before vLLM hears of it. For tests to override."""
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

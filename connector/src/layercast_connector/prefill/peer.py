@@ -12,10 +12,12 @@ from layercast_connector.prefill.push import Push
 from layercast_connector.prefill.sender import Sender, Target
 from layercast_connector.protocol import messages as m
 from layercast_connector.protocol.envelope import MAX_BYTES
+from layercast_connector.recent import remember
 
 PeerKey = tuple[str, str]
 """(address, incarnation) of a decode worker."""
 
+_REPORTS = 1024
 _LINGER_MS = 2000
 """How long a last report may still leave after its connection was given up; nobody waits for that."""
 
@@ -38,9 +40,7 @@ class Peer:
 
     def keep_report(self, report: m.Report) -> None:
         """Remembers the report of a push, in case decode asks for it again."""
-        self.ended[report.attempt] = report
-        if len(self.ended) > 1024:
-            self.ended.popitem(last=False)
+        remember(self.ended, report.attempt, report, _REPORTS)
 
     def close(self) -> None:
         """Gives the connection up."""

@@ -13,6 +13,7 @@ from layercast_connector.plan.chunks import blocks_for, chunk_range
 from layercast_connector.prefill.steps import Chunk, NewPush, PrefillStep
 from layercast_connector.protocol import messages as m
 from layercast_connector.protocol.envelope import BadMessage, Codec, open_text
+from layercast_connector.recent import remember
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class PrefillScheduler:
         if misfit is not None:
             logger.warning("Not pushing %s: %s", request.request_id, misfit)
             return
-        self._remember(push.attempt)
+        remember(self._seen, push.attempt, None, _REMEMBERED)
         self._pushes[request.request_id] = _Push(push, push.first_block)
 
     def _misfit(self, push: m.PrefillRequest, prompt_tokens: int) -> str | None:
@@ -129,11 +130,6 @@ class PrefillScheduler:
         if push.attempt in self._seen:
             return "this attempt was begun before (a proxy may have repeated the request)"
         return None
-
-    def _remember(self, attempt: bytes) -> None:
-        self._seen[attempt] = None
-        if len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
 
     def build_step(self, output: Any) -> PrefillStep:
         """The pushes of the step that vLLM just scheduled (its `SchedulerOutput`)."""

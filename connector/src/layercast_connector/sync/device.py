@@ -6,6 +6,7 @@ are torch's own, `cpu` completes everything at once, and the tests and benchmark
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -63,15 +64,19 @@ class _TorchEvent:
         return bool(self._event.query())
 
 
-class _WholeTorchStream:
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+class WholeStream:
+    """What `Stream.whole` gives on a device that can be synchronized with: `synchronize` is called on waiting."""
+
+    def __init__(self, synchronize: Callable[[], None]) -> None:
+        self._synchronize = synchronize
 
     def wait(self) -> None:
-        self._stream.synchronize()
+        """Blocks until the stream is through with what it holds now."""
+        self._synchronize()
 
     def done(self) -> bool:
-        return False  # unknown without waiting
+        """Unknown without waiting."""
+        return False
 
 
 class TorchStream:
@@ -88,7 +93,7 @@ class TorchStream:
 
     def whole(self) -> Event:
         """The stream that is current in the calling thread; in the sender's own thread that would be another one."""
-        return _WholeTorchStream(self._module.current_stream())
+        return WholeStream(self._module.current_stream().synchronize)
 
 
 def stream_for(device_type: str) -> Stream:
